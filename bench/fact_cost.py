@@ -78,7 +78,7 @@ def build_signals(now: float) -> SignalTable:
     table = SignalTable(86_400.0)
     table.confirm(now)
     kinds = frozenset((SignalKind.RISK,))
-    table.put_source(SourceState("default/idp", now, 86_400.0, frozenset((scenario.ISSUER,)), kinds), now)
+    table.put_source(SourceState("default/idp", now, 86_400.0, frozenset((scenario.ISSUER,)), kinds))
     for number in range(SUBJECTS):
         table.put(
             Signal(

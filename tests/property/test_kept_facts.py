@@ -20,13 +20,16 @@ from tests.support.policies import request, snapshot
 from zta_authz.facts import networks as network_module
 from zta_authz.facts.devices import DeviceTables
 from zta_authz.facts.networks import ListSource, NetworkDatabases, NetworkSources
+from zta_authz.model.documents import Revoked
 from zta_authz.model.facts import FactViews
 from zta_authz.model.identity import Binding, Identity, Peer, PeerTrust, Token
 from zta_authz.model.options import Options, Workload
+from zta_authz.model.signals import Signal, SignalKind, SourceState
 from zta_authz.model.spiffe import SpiffeId
-from zta_authz.policy.rules import device_identity, fact_reader
+from zta_authz.policy.rules import device_identity, fact_reader, signal_facts
 from zta_authz.policy.rules.fact_reader import FactOpener, KnownCallers
 from zta_authz.policy.rules.inputs import Inputs
+from zta_authz.security_events.signal_table import SignalTable
 from zta_authz.trust import assessment
 
 if TYPE_CHECKING:
@@ -50,7 +53,9 @@ metadata: {name: own, namespace: default}
 spec:
   allowedCountries: [DE]
   components:
-    user: {floor: 0, signals: [{name: newAccount, claimAge: {claim: created, below: 1h}, points: -20}]}
+    user:
+      floor: 0
+      signals: [{name: newAccount, claimAge: {claim: created, below: 1h}, points: -20}, {name: highRisk, points: -9}]
     network: {floor: 0}
     behavior: {assume: 100}
 ---
@@ -90,7 +95,38 @@ def views(folder: Path) -> list[FactViews]:
         ),
     ]
     networks = [lists(folder, number) for number in (1, 2)]
-    return [FactViews(networks=n, devices=d) for n in networks for d in (*tables, None)]
+    signals = [None, SignalTable(3600.0), SignalTable(3600.0)]
+    return [FactViews(networks=n, devices=d, signals=s) for n in networks for d in (*tables, None) for s in signals]
+
+
+def change(table: SignalTable, random: Random) -> None:
+    """What the administrator sends about the source, the caller or its device; or a sign of life."""
+    about: tuple[Any, ...] = random.choice(
+        (
+            (Revoked.SUBJECT, "https://i", "u", SignalKind.RISK, random.choice(("LOW", "HIGH"))),
+            (Revoked.SUBJECT, "https://i", "u", SignalKind.ASSURANCE, random.choice(("a/1", "a/2"))),
+            (Revoked.DEVICE, "default/fleet", "laptop-1", SignalKind.RISK, random.choice(("LOW", "HIGH"))),
+            (
+                Revoked.DEVICE, "default/fleet", "laptop-1", SignalKind.COMPLIANCE,
+                random.choice(("compliant", "not-compliant")),
+            ),
+        )
+    )  # fmt: skip
+    what, issuer, subject, kind, value = about
+    match random.randrange(5):
+        case 0:
+            table.remove(str(kind))
+        case 1:
+            table.confirm(random.choice((NOW, NOW + 100, NOW + 3600)))
+        case 2:
+            kinds = frozenset(random.choice((tuple(SignalKind), (SignalKind.RISK,))))
+            heard = random.choice((NOW - 300, NOW, NOW + 100, NOW + 3600))
+            table.put_source(
+                SourceState("root/idp", heard, 3600.0, frozenset(("https://i",)), kinds, "default/fleet")
+            )  # fmt: skip
+        case _:
+            at = random.choice((NOW - 300, NOW, NOW + 100))
+            table.put(Signal(str(kind), what, issuer, subject, kind, value, at, "root/idp", f"jti-{at}"))
 
 
 def peers() -> list[Peer | None]:
@@ -123,6 +159,8 @@ def compare(folder: Path, seed: int) -> None:
     for _ in range(STEPS):
         if random.random() < 0.005:
             in_force = random.choice(all_views)
+        if isinstance(in_force.signals, SignalTable) and random.random() < 0.02:
+            change(in_force.signals, random)
         token = random.choice(bearers)
         who = Identity(
             random.choice(callers),
@@ -135,8 +173,11 @@ def compare(folder: Path, seed: int) -> None:
         asked = Inputs(request(headers=headers, source_ip=source), who, OPTIONS, random.choice(times))
         workload = random.choice(WORKLOADS)
         order = random.choice(
-            (("network",), ("device",), ("trust",), ("trust", "device"), ("device", "trust", "network"))
-        )
+            (
+                ("network",), ("device",), ("signals",), ("trust",), ("trust", "device"),
+                ("device", "trust", "network"), ("signals", "trust", "signals"),
+            )
+        )  # fmt: skip
         kept = compiled.models.opener(workload, in_force)
         anew = FactOpener(compiled.models.select(workload or OPTIONS.workload), in_force)
         assert read(kept, asked, order) == read(anew, asked, order)
@@ -168,11 +209,19 @@ def test_the_series_notices_each_part_of_the_key_that_is_left_out(
         compare(tmp_path, 0)
 
 
-@pytest.mark.parametrize("module", [network_module, device_identity, assessment])
+@pytest.mark.parametrize("module", [network_module, device_identity, signal_facts, assessment])
 def test_the_series_notices_times_that_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
     monkeypatch.setattr(module, "steady_around", lambda *_: (-inf, inf))
+    with pytest.raises(AssertionError):
+        compare(tmp_path, 0)
+
+
+def test_the_series_notices_changes_of_signals_that_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SignalTable, "version", property(lambda _: 1, lambda _self, _value: None))
     with pytest.raises(AssertionError):
         compare(tmp_path, 0)
 

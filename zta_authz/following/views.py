@@ -62,7 +62,7 @@ class FollowedViews(ViewPosition):
         self.check(update, now)
         if update.full:
             self._staged = _Staged(GrantTable(self._max_age), SignalTable(self._max_age))
-        self._put(update.put, now)
+        self._put(update.put)
         self._remove(update.removed)
         if self.advance(update, now):
             self._replace(now)
@@ -89,7 +89,7 @@ class FollowedViews(ViewPosition):
                 len(self._lost),
             )
 
-    def _put(self, items: Iterable[pb.Item], now: float) -> None:
+    def _put(self, items: Iterable[pb.Item]) -> None:
         staged = self._staged
         for item in items:
             if staged is not None:
@@ -100,12 +100,12 @@ class FollowedViews(ViewPosition):
             try:
                 if item.ByteSize() > MAX_ITEM_BYTES:
                     raise InvalidItem("an item that is too large")
-                self._put_one(item, staged, now)
+                self._put_one(item, staged)
             except InvalidItem as error:
                 self.refused += 1
                 _LOG.error("the administrator sent an item that can't be read: %s", error)
 
-    def _put_one(self, item: pb.Item, staged: _Staged | None, now: float) -> None:
+    def _put_one(self, item: pb.Item, staged: _Staged | None) -> None:
         value = item.WhichOneof("value")
         if value == "grant":
             grant = read_grant(item.grant)
@@ -126,7 +126,7 @@ class FollowedViews(ViewPosition):
         elif value == "source":
             source = read_source(item.source)
             _check_key(item.key, f"source/{source.name}")
-            (self.signals if staged is None else staged.signals).put_source(source, now)
+            (self.signals if staged is None else staged.signals).put_source(source)
 
     @property
     def _size(self) -> int:

@@ -84,6 +84,9 @@ class SignalView(Protocol):
         """Whether the source, or the administrator, was not heard for so long that its signals no longer count."""
         ...
 
-    def stale_times(self, source: SourceState) -> tuple[float, ...]:
-        """The times at which the result of `is_stale` changes if nothing else is heard."""
+    def stale_times(self, source: SourceState, now: float) -> tuple[float, ...]:
+        """The times at which the result of `is_stale` changes if nothing else is heard.
+
+        It is `now` if the source is stale: any sign of life ends that, and is no other version.
+        """
         ...

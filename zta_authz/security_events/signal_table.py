@@ -19,7 +19,7 @@ class SignalTable:
     """Signals by subject, and the sources that report them. It is changed in place, in the thread that decides.
 
     Without a word of the administrator for more than `max_age` seconds everything is stale. Results that were derived
-    from the table count as long as `version` is the same.
+    from the table while nothing was stale count as long as `version` is the same, until the next of the `stale_times`.
     """
 
     __slots__ = ("_by_id", "_heard_at", "_max_age", "_scopes", "_signals", "_sources", "version")
@@ -39,7 +39,7 @@ class SignalTable:
 
     def confirm(self, now: float) -> None:
         """Note that the table was complete at `now`, in seconds since the epoch."""
-        if self._is_silent(now):
+        if now < self._heard_at:  # the clock was set back
             self.version += 1
         self._heard_at = now
 
@@ -62,14 +62,13 @@ class SignalTable:
         else:
             del self._signals[key]
 
-    def put_source(self, source: SourceState, now: float) -> None:
-        """Add a source, or replace the one of its name. A source that was only heard again changes no result."""
+    def put_source(self, source: SourceState) -> None:
+        """Add a source, or replace the one of its name. A source that was only heard again changes no kept result."""
         before = self._sources.get(source.name)
         self._sources[source.name] = source
         same = before is not None and source._replace(heard_at=before.heard_at) == before
-        if same and before is not None and before.heard_at <= source.heard_at and not self.is_stale(before, now):
-            return
-        self.version += 1
+        if before is None or not same or source.heard_at < before.heard_at:
+            self.version += 1
         if not same:
             self._index_sources()
 
@@ -98,8 +97,10 @@ class SignalTable:
         """See `SignalView`. A clock that was set back counts as well."""
         return self._is_silent(now) or not -source.max_silence <= now - source.heard_at <= source.max_silence
 
-    def stale_times(self, source: SourceState) -> tuple[float, ...]:
+    def stale_times(self, source: SourceState, now: float) -> tuple[float, ...]:
         """See `SignalView`."""
+        if self.is_stale(source, now):
+            return (now,)
         heard, silence = source.heard_at, source.max_silence
         return heard - silence, heard + silence, self._heard_at - self._max_age, self._heard_at + self._max_age
 

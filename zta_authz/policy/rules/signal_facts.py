@@ -35,7 +35,7 @@ def read_signals(inputs: Inputs, view: SignalView) -> SignalFacts:
     keys = _keys_of(identity)
     risk_sources = _sources_of(view, SignalKind.RISK, identity)
     assurance_sources = _sources_of(view, SignalKind.ASSURANCE, identity)
-    changes = [at for source in (*risk_sources, *assurance_sources) for at in view.stale_times(source)]
+    changes = [at for source in (*risk_sources, *assurance_sources) for at in view.stale_times(source, inputs.now)]
     since, until = steady_around(inputs.now, changes)
     return SignalFacts(
         _risk(view, risk_sources, keys, inputs.now),
@@ -60,7 +60,7 @@ def device_signals(
         fields[DEVICE_RISK] = _risk(view, risk_sources, [(Revoked.DEVICE, inventory, device_id)], now)
     compliance_sources = view.sources(SignalKind.COMPLIANCE, Revoked.DEVICE, inventory)
     for source in (*risk_sources, *compliance_sources):
-        changes += view.stale_times(source)
+        changes += view.stale_times(source, now)
     worst: Fact | None = None
     for signal in view.find(SignalKind.COMPLIANCE, Revoked.DEVICE, inventory, device_id):
         source_of = {source.name: source for source in compliance_sources}.get(signal.source)
@@ -169,8 +169,7 @@ def _risk(view: SignalView, sources: tuple[SourceState, ...], keys: list[_Key], 
         return Fact(highest.value, None, highest.observed_at, highest.source, highest.event)
     if stale is not None:
         return Fact(None, Unknown.STALE, stale.heard_at or None, stale.name)
-    heard = min(sources, key=lambda source: source.heard_at)
-    return known(str(RiskLevel.LOW), heard.heard_at, heard.name)
+    return known(str(RiskLevel.LOW), source=sources[0].name)
 
 
 def _rank(signal: Signal) -> tuple[int, float]:
@@ -204,8 +203,7 @@ def _assurance(
             if signal.source in names and (before is None or signal.observed_at > before.observed_at):
                 newest[signal.source] = signal
     if not newest:
-        heard = min(sources, key=lambda source: source.heard_at)
-        return known("", heard.heard_at, heard.name)
+        return known("", source=sources[0].name)
     last = max(newest.values(), key=lambda signal: signal.observed_at)
     if len({signal.value for signal in newest.values()}) > 1:
         return Fact(None, Unknown.CONFLICTING, last.observed_at, last.source, last.event)
