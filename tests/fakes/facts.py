@@ -41,7 +41,7 @@ class FixedOpener:
         self._facts = facts
         self.classifies = facts.resource_class is not None
 
-    def __call__(self, inputs: object) -> FixedFacts:
+    def open(self, inputs: object) -> FixedFacts:
         """The facts."""
         del inputs
         return self._facts

@@ -203,10 +203,14 @@ class HeaderLines(Headers):
 
     def joined(self, name: str) -> str | None:
         """The values joined with `,` as in Envoy's header map; None if the header is absent."""
-        if name not in self._values:
+        value: Value | None = self._values.get(name)
+        if value is None:
             return None
-        values = self.all(name)
-        return values[0] if len(values) == 1 else ",".join(values)
+        if isinstance(value, tuple):
+            return value[0] if len(value) == 1 else ",".join(value)
+        text = _text_of(value)
+        self._values[name] = (text,)
+        return text
 
 
 def _lines_by_name(lines: Collection[HeaderValue]) -> tuple[dict[str, Value], str]:

@@ -73,11 +73,11 @@ class TrustDemand:
 
     level: TrustLevel = TrustLevel.DENY
     components: tuple[tuple[str, int], ...] = ()
+    is_set: bool = field(init=False, repr=False, compare=False)
+    """Whether it demands anything."""
 
-    @property
-    def is_set(self) -> bool:
-        """Whether it demands anything."""
-        return self.level > TrustLevel.DENY or bool(self.components)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_set", self.level > TrustLevel.DENY or bool(self.components))
 
     def unmet(self, assessment: TrustAssessment) -> tuple[str, ...]:
         """The names of what `assessment` does not reach: `level`, or a component's name."""

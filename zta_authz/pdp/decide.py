@@ -129,9 +129,10 @@ def decide(
     decision = combine(view, inputs, default_allow=options.default_allow)
     if view.remediable is not None and decision.reason is Reason.NO_MATCHING_POLICY:
         decision = with_remedy(decision, view.remediable, inputs, partial(_would_allow, view), challenges)
-    if opener is no_facts or (inputs.read_facts is None and not (opener.assesses and decision.allowed)):
+    read, allowed = inputs.read_facts, decision.verdict is Verdict.ALLOW
+    if opener is no_facts or (read is None and not (allowed and opener.assesses)):
         return decision
-    facts = inputs.facts.collected(allowed=decision.allowed)
+    facts = (inputs.facts if read is None else read).collected(allowed=allowed)
     inputs.read_facts = None  # they refer to `inputs`: without the cycle, both are released at once
     return decision if facts is None else _with_facts(decision, facts)
 

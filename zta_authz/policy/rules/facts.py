@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from zta_authz.model.facts import NO_DEVICE, NO_NETWORK_FACTS, NO_SIGNALS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zta_authz.model.access import GrantView
     from zta_authz.model.decision import DecisionFacts
     from zta_authz.model.facts import DeviceFacts, NetworkFacts, SignalFacts
@@ -91,8 +93,9 @@ class OpenFacts(Protocol):
         """Whether the resource's class may demand something of an allowed request."""
         ...
 
-    def __call__(self, inputs: Any) -> RequestFacts:
-        """The facts of `inputs`, an `Inputs`."""
+    @property
+    def open(self) -> Callable[[Any], RequestFacts]:
+        """Returns the facts of an `Inputs`."""
         ...
 
     def assuming(self, entitlements: frozenset[str]) -> OpenFacts:
@@ -109,7 +112,7 @@ class _OpenNoFacts:
     def __init__(self, facts: RequestFacts = NO_REQUEST_FACTS) -> None:
         self._facts = facts
 
-    def __call__(self, inputs: object) -> RequestFacts:
+    def open(self, inputs: object) -> RequestFacts:
         """All absent."""
         del inputs
         return self._facts

@@ -104,7 +104,7 @@ class Inputs:
     def facts(self) -> RequestFacts:
         """The facts about this request's network, device and trust, read on first use."""
         if self.read_facts is None:
-            self.read_facts = self.open_facts(self)
+            self.read_facts = self.open_facts.open(self)
         return self.read_facts
 
     def with_identity(self, identity: Identity) -> Inputs:
