@@ -67,6 +67,8 @@ class Gateway:
 
 
 UNIX_CALLER: Final = "unix"
+ADMINISTRATOR_APPS: Final = ("zta-admin", "zta-token")
+"""The label `app` of the workloads that the administrator decides for. They are in the root namespace."""
 
 
 @dataclass(frozen=True, slots=True)

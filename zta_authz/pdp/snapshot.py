@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from zta_authz.authn.verify import compile_verifier
 from zta_authz.errors import DocumentErrors, Fault, quoted
 from zta_authz.model.changed_headers import GuardedNames
+from zta_authz.model.options import ADMINISTRATOR_APPS
 from zta_authz.model.pace import no_pause
 from zta_authz.pdp.models import compile_models
 from zta_authz.policy.compile import TableCompiler
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from zta_authz.model.signal_documents import SignalSource
     from zta_authz.policy.entitlements import CompiledEntitlement
     from zta_authz.policy.rules.fact_reader import ModelTable
-    from zta_authz.policy.rules.table import RuleTable
+    from zta_authz.policy.rules.table import CompiledPolicy, RuleTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +107,28 @@ def compile_snapshot(
 
 
 def _idle_policy_notes(table: RuleTable) -> list[Fault]:
-    """A note on policies that select no workload of the settings."""
-    idle = table.unselected_policies()
-    if not idle:
-        return []
-    at, options = idle[0].ref.position, table.options
+    """A note on policies that select no workload of the settings, or on the lack of one for the administrator."""
+    options = table.options
     labels = ", ".join(f"{name}={value}" for name, value in sorted(options.workload.labels.items())) or "no labels"
     default_workload = f"namespace `{options.workload.namespace}`, {labels}"
+    if options.allow_by_selector:
+        message = f"no ALLOW policy selects the administrator ({default_workload}), so nobody may call it"
+        hint = "add an AccessPolicy with that namespace and selector"
+        return [] if table.default_view.has_allow else [Fault("policies", 0, 0, message, hint)]
+    idle = [policy for policy in table.unselected_policies() if not _is_for_administrator(policy, options)]
+    if not idle:
+        return []
+    at = idle[0].ref.position
     workloads = "those of `workloads`" if options.workloads else default_workload
     names = quoted(policy.ref.name for policy in idle)
     summary = f"{len(idle)} of {len(table.policies)} policies select no workload of the settings ({workloads})"
     hint = "set `workload` or `workloads` in the settings"
     return [Fault(at.source, at.line, at.column, f"{summary} and decide nothing: {names}", hint)]
+
+
+def _is_for_administrator(policy: CompiledPolicy, options: Options) -> bool:
+    selector = policy.selector
+    return selector.namespace == options.root_namespace and selector.labels.get("app") in ADMINISTRATOR_APPS
 
 
 def sources_digest(sources: Iterable[SourceText], options: Options) -> str:

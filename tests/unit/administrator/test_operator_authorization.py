@@ -166,6 +166,12 @@ def test_documents_without_a_namespace_are_where_decision_points_have_them() -> 
     assert list(named.entitlements) == ["default/db"]
 
 
+def test_a_note_says_that_no_policy_lets_anybody_call() -> None:
+    (note,) = administrator_snapshot(policy("{}", selector="{}"), ENTITLEMENT).notes
+    assert "app=zta-admin), so nobody may call it" in str(note)
+    assert administrator_snapshot(OPERATORS, ENTITLEMENT).notes == ()
+
+
 def test_every_call_is_recorded_and_none_is_allowed_without_a_record() -> None:
     sink = RecordingSink()
     authorization = desk(OPERATORS, sink=sink)

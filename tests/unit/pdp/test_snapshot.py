@@ -88,3 +88,13 @@ ORDERS = Workload("shop", {"app": "orders"})
 def test_policies_that_select_no_workload_are_reported(options: Options, idle: str) -> None:
     notes = compile_snapshot([SourceText("p.yaml", ELSEWHERE)], options).notes
     assert [note.message.partition(" and decide nothing: ")[0] for note in notes] == ([idle] if idle else [])
+
+
+@pytest.mark.parametrize(("namespace", "reported"), [("istio-system", False), ("default", True)])
+def test_policies_for_the_administrator_are_not_reported(namespace: str, reported: bool) -> None:
+    text = (
+        "apiVersion: zta.dev/v1\nkind: AccessPolicy\n"
+        f"metadata: {{name: a, namespace: {namespace}}}\n"
+        "spec: {selector: {matchLabels: {app: zta-admin}}, rules: [{}]}\n"
+    )
+    assert bool(compile_snapshot([SourceText("p.yaml", text)], Options()).notes) is reported
