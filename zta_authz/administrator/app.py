@@ -31,6 +31,7 @@ from zta_authz.administrator.operations_servers import operations_servers
 from zta_authz.administrator.operator_authorization import OperatorAuthorization
 from zta_authz.administrator.own_view import OwnView
 from zta_authz.administrator.policies import OperatorPolicies
+from zta_authz.administrator.policy_records import PolicyRecords
 from zta_authz.administrator.recovery import Recovery
 from zta_authz.administrator.revocations import Revocations
 from zta_authz.administrator.signals.held import HeldCounter, HeldEvents
@@ -49,7 +50,7 @@ from zta_authz.signals import ignore_signals
 from zta_authz.telemetry.service_log import configure_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from zta_authz.administrator.minting.token_exchange import TokenExchange
     from zta_authz.administrator.signals.receiver import PushReceiver
@@ -120,7 +121,11 @@ class Administrator:
         self._settings = settings
         self._section = settings.administrator
         self._revocations = DynamicRevocations()
-        self._policies = OperatorPolicies(settings, self._revocations, self._documents_changed)
+        self._policies = OperatorPolicies(
+            settings, self._revocations, self._documents_changed, on_refusal=self._documents_refused
+        )
+        self._records = PolicyRecords()
+        self._records.accept(self._policies.current.digest)
         self._minting = AdministratorMinting(settings, self._revocations)
         self._audit = open_audit(settings.audit, new_origin())
         self._metrics = AdministratorMetrics()
@@ -160,6 +165,7 @@ class Administrator:
         self._run(own_view.run(), "own view")
         await own_view.wait()
         self._run(DueSteps(store).run(), "steps that are due")
+        self._run(self._records.run(store), "records of policies")
         authorization = OperatorAuthorization(self._policies.snapshots, self._audit, time.time)
         grants = Grants(store, self._policies.entitlements, self._settle)
         revocations = Revocations(store, self._settle, lambda: self._policies.current.verifier.issuers)
@@ -304,7 +310,11 @@ class Administrator:
             message = "the change is made, but its record is not on the disk yet"
             raise OperationRefused(Refusal.UNAVAILABLE, message) from None
 
+    def _documents_refused(self, faults: Sequence[Fault]) -> None:
+        self._records.refuse(self._policies.current.digest, faults)
+
     def _documents_changed(self) -> None:
+        self._records.accept(self._policies.current.digest)
         if self._signals is not None:
             self._run(self._signals.update(self._policies.current.signal_sources), "changed signal sources")
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 KEYS_WAIT_SECONDS = 2.0
 
 
+def _ignore(_: Sequence[Fault]) -> None:
+    pass
+
+
 class OperatorPolicies:
     """The documents of `policies`, compiled for the workload `zta-admin`. Belongs to one event loop.
 
@@ -35,16 +39,19 @@ class OperatorPolicies:
         revocations: DynamicRevocations,
         on_change: Callable[[], None],
         labels: Mapping[str, str] = LABELS,
+        on_refusal: Callable[[Sequence[Fault]], None] = _ignore,
     ) -> None:
-        """Load everything. `on_change` is called when other documents are in force. Raises `FaultsError`.
+        """Load everything. Raises `FaultsError`.
 
-        `labels` are those of another workload of the administrator.
+        `on_change` is called when other documents are in force, `on_refusal` when changed files have faults. `labels`
+        are those of another workload of the administrator.
         """
         options = operator_options(settings.options(), labels)
         snapshot, authorities, self._trust, self.tls = load(settings, options, _nothing, _no_outcome)
         self.snapshots = SnapshotHolder()
         self.faults: tuple[Fault, ...] = ()
         self._on_change = on_change
+        self._on_refusal = on_refusal
         self._jwks = build_jwks(settings, authorities, _no_outcome)
         current = self.snapshots.current
         policies = PolicySet("policies", settings.policies, current, self._publish, self._refuse, self._keep)
@@ -98,6 +105,7 @@ class OperatorPolicies:
 
     def _refuse(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
+        self._on_refusal(faults)
 
     def _keep(self) -> None:
         self.faults = ()
