@@ -102,7 +102,7 @@ def test_a_token_is_exchanged_verifies_with_the_published_keys_and_is_in_both_lo
         key = published[jwt.get_unverified_header(reply["access_token"])["kid"]]
         claims = jwt.decode(reply["access_token"], key, ["ES256"], audience="payments.shop", issuer=ISSUER)
         assert (claims["sub"], claims["act"]["sub"]) == ("ann", f"spiffe://cluster.local/zta-admin/uid/{os.getuid()}")
-        assert (events(tmp_path)[-1]) == ("token.issued", claims["jti"])
+        assert ("token.issued", claims["jti"]) in events(tmp_path)
         assert ask(tmp_path, audience="ledger.shop")[1]["error"] == "invalid_target"
         assert ask(tmp_path, subject_token=reply["access_token"])[1]["error"] == "invalid_request"
         (tmp_path / "keys.yaml").write_text(

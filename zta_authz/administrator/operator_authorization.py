@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from msgspec import structs
+
 from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.access_events import Actor
-from zta_authz.errors import DENIAL_RESPONSES, Reason
+from zta_authz.errors import DENIAL_RESPONSES, Reason, Refused
 from zta_authz.ext_authz.servicer import new_decision_id
 from zta_authz.model.options import CertificateCheck, Workload
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
-from zta_authz.pdp.decide import decide, identify
+from zta_authz.pdp.decide import Caller, decide, identify
 from zta_authz.policy.rules.inputs import Inputs
 from zta_authz.policy.rules.require_grant import subjects_of
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
     Finish = Callable[[Decision, str, float], Decision]
     """Completes a decision before it is recorded: (decision, its ID, seconds since the epoch)."""
+    FindUser = Callable[[Snapshot, float], Token]
+    """Verifies a token with the documents in force at a time (seconds since the epoch). Raises `Refused`."""
 
 HOST: Final = "zta-admin"
 LABELS: Final = {"app": "zta-admin"}
@@ -121,8 +125,11 @@ class OperatorAuthorization:
         inputs = Inputs(decided.request, decision.identity, snapshot.options, decided.now)
         return AuthorizedCaller(subjects, inputs, actor_of(decision, decision_id), snapshot.digest)
 
-    def decide(self, call: Call, finish: Finish | None = None) -> Decided:
-        """Verify and decide `call`, and record the decision as `finish` returns it. Raises `OperationRefused`."""
+    def decide(self, call: Call, finish: Finish | None = None, user: FindUser | None = None) -> Decided:
+        """Verify and decide `call`, and record the decision as `finish` returns it. Raises `OperationRefused`.
+
+        `user` returns a token that it has verified itself, instead of one in the call.
+        """
         snapshot, now, decision_id = self._snapshots.snapshot, self._clock(), new_decision_id()
         if snapshot is None:
             raise OperationRefused(Refusal.UNAVAILABLE, "the policies are not loaded yet")
@@ -131,12 +138,22 @@ class OperatorAuthorization:
             headers["authorization"] = (call.authorization,)
         request = RequestAttributes(method=call.method, path=call.path, host=HOST, headers=Headers(headers, exact=True))
         caller = identify(snapshot, request, Evidence(call.principal), now)
+        if user is not None and caller.refused is None:
+            caller = _with_user(caller, snapshot, now, user)
         decision = decide(snapshot, request, caller, now)
         if finish is not None:
             decision = finish(decision, decision_id, now)
         if not self._audit.record(request, decision, decision_id, now, (), snapshot.digest):
             raise OperationRefused(Refusal.UNAVAILABLE, "the decision can't be recorded")
         return Decided(decision, decision_id, snapshot, request, now)
+
+
+def _with_user(caller: Caller, snapshot: Snapshot, now: float, user: FindUser) -> Caller:
+    try:
+        token = user(snapshot, now)
+    except Refused as refused:
+        return structs.replace(caller, refused=refused)
+    return structs.replace(caller, identity=replace(caller.identity, token=token, tokens=(token,)))
 
 
 def _are_names(subjects: Sequence[Subject], token: Token | None) -> bool:

@@ -54,7 +54,7 @@ class AdministratorMinting:
         return TokenExchange(authorization, self._keys.minter, store, settle, log_failure)
 
     def key_events(self, store: Store) -> KeyEvents | None:
-        """What records changes of the keys; None if there are none."""
+        """What records changes of the keys; None if nothing is minted."""
         minter = self._keys.minter
         return None if minter is None else KeyEvents(store, lambda: minter.ring, minter.issuer, time.time)
 

@@ -21,6 +21,7 @@ from zta_authz.administrator.minting.exchange_form import (
     ExchangeRefused,
     read_exchange,
 )
+from zta_authz.administrator.minting.own_tokens import names_issuer, verify_minted
 from zta_authz.administrator.operator_authorization import Call, actor_of
 from zta_authz.administrator.rest_api import TokenReply
 from zta_authz.administrator.store.port import Change
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from zta_authz.model.decision import Decision
     from zta_authz.model.identity import Token
     from zta_authz.model.minting import MintedToken, MintTerms
+    from zta_authz.pdp.snapshot import Snapshot
 
 PATH: Final = "/token"
 LABELS: Final = {"app": "zta-token"}
@@ -101,20 +103,25 @@ class TokenExchange:
         if self._log_failure():
             raise ExchangeRefused(ExchangeError.UNAVAILABLE, "the access log can't be written")
         headers = ((AUDIENCE_HEADER, asked.audience), *(((SCOPE_HEADER, asked.scope),) if asked.scope else ()))
-        call = Call("POST", PATH, origin.principal, f"Bearer {asked.subject_token}", headers)
+        text, minter, principal = asked.subject_token, self._minter, origin.principal
+        own = names_issuer(text, minter.issuer)
+        call = Call("POST", PATH, principal, "" if own else f"Bearer {text}", headers)
+
+        def user(snapshot: Snapshot, now: float) -> Token:
+            return verify_minted(text, minter, principal, snapshot.verifier.revocations, now)
 
         def finish(decision: Decision, decision_id: str, now: float) -> Decision:
             if not decision.allowed:
                 return decision
             terms = decision.response.mint
-            objection = _objection(terms, decision.identity.token, origin.principal, asked)
+            objection = _objection(terms, decision.identity.token, principal, asked)
             if objection or terms is None:
                 return _denied(decision, objection)
             narrowed = terms if asked.scope is None else replace(terms, scope=asked.scope)
             response = replace(decision.response, mint=narrowed)
-            return self._minter.issue(structs.replace(decision, response=response), decision_id, now)
+            return minter.issue(structs.replace(decision, response=response), decision_id, now)
 
-        return self._authorization.decide(call, finish)
+        return self._authorization.decide(call, finish, user if own else None)
 
     async def _record(self, decided: Decided, minted: MintedToken) -> None:
         fields: dict[str, Value] = {"audience": minted.audience, "key_id": minted.key_id, "expires": minted.expires}

@@ -216,12 +216,12 @@ async def test_may_act_that_names_the_caller_permits_the_exchange(desk: Desk) ->
     assert (await desk.ask(subject_token=subject(may_act={"sub": ORDERS}))).status == 200
 
 
-async def test_a_token_that_was_minted_is_not_exchanged_again(desk: Desk) -> None:
-    """Its audience could otherwise get tokens for others for as long as it likes."""
-    minted = (await desk.ask()).fields["access_token"]
+async def test_a_minted_token_is_exchanged_only_by_the_application_that_it_is_for(desk: Desk) -> None:
+    """Whoever got hold of it could otherwise act for the user elsewhere."""
+    minted = (await desk.ask()).fields["access_token"]  # for payments.shop, which is no SPIFFE ID
     reply = await desk.ask(subject_token=minted, audience="ledger.shop")
     assert (reply.status, reply.fields["error"]) == (400, "invalid_request")
-    assert desk.sink.records[-1][1].reason is Reason.TOKEN_ISSUER_UNKNOWN
+    assert desk.sink.records[-1][1].reason is Reason.TOKEN_AUDIENCE
 
 
 async def test_an_exchanged_token_never_outlives_the_subjects(desk: Desk) -> None:
