@@ -53,13 +53,14 @@ class AcceptedToken:
     identity: Identity | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class RepeatCondition:
     """The conditions under which a cached token is accepted again without checking each rule.
 
     `rules` are the verifier's rules, of which `accepted.rule` was the first to accept the token, with `keys`. If
     `plain`, only the time can change the result: the token is valid from `begins` to `ends` (seconds since the epoch),
-    where `ends` includes the leeway and `begins` does not.
+    where `ends` includes the leeway and `begins` does not. Revocations can change it too, unless `unconcerned` is their
+    version: in this one, none is about the token.
     """
 
     rules: Sequence[TokenRule]
@@ -68,6 +69,18 @@ class RepeatCondition:
     plain: bool
     begins: float
     ends: float
+    unconcerned: int = 0
+
+    def is_unconcerned(self, revocations: Revocations) -> bool:
+        """Whether no revocation is about the token. If so, this is remembered."""
+        version = revocations.version  # first: a revocation that comes meanwhile begins another version
+        if self.unconcerned == version:
+            return True
+        rule, token = self.accepted.rule, self.accepted.verified
+        if revocations.concerns_token(rule.source.issuer or token.issuer, token):
+            return False
+        self.unconcerned = version
+        return True
 
 
 @dataclass(slots=True, eq=False)

@@ -57,6 +57,7 @@ class _Verified:
     `peer` is None if no trusted source names one. `leaf` and `path` are the validity periods of the leaf and of the
     whole path. `certificate_ids` are for revocation, of the leaf and the certificates above it; None if not read.
     `issued` is the leaf's notBefore. `mismatch` describes how the proxy's name differs from the certificate.
+    `unconcerned` is the version of the revocations in which none is about the peer and its certificates.
     """
 
     bundles: Bundles
@@ -66,6 +67,7 @@ class _Verified:
     certificate_ids: tuple[CertificateIds, ...] | None = None
     issued: float | None = None
     mismatch: str = ""
+    unconcerned: int = 0
 
     def is_valid(self, bundles: Bundles, now: float) -> bool:
         """Whether the result is valid at `now` with these bundles."""
@@ -114,25 +116,30 @@ class PeerVerifier:
             verified = self._verify_anew(evidence, key, verified, bundles, now)
         if verified.mismatch:
             raise RefusedCaller(Refused(Reason.PEER_SAN_MISMATCH, verified.mismatch), peer=verified.peer)
-        if self.revocations.revokes_peers:
+        if self.revocations.revokes_peers and verified.unconcerned != self.revocations.version:
             self._check_revoked(evidence, key, verified, now)
         return verified.peer
 
     def _check_revoked(self, evidence: Evidence, key: _Key, verified: _Verified, now: float) -> None:
         """Check that the peer and the certificates that it presents are not revoked at `now`. Raises `Refused`."""
+        revocations = self.revocations
+        version = revocations.version  # first: a revocation that comes meanwhile begins another version
         peer, certificate_ids = verified.peer, verified.certificate_ids
-        if certificate_ids is None and evidence.certificate and self.revocations.revokes_certificates:
+        if certificate_ids is None and evidence.certificate and revocations.revokes_certificates:
             certificate_ids = _certificate_ids(evidence.certificate)
+        names, presented = () if peer is None else peer.names, certificate_ids or ()
+        if not revocations.concerns_peer(names, presented):
+            self._cache(key, replace(verified, certificate_ids=certificate_ids, unconcerned=version))
+            return
+        if certificate_ids is not verified.certificate_ids:
             self._cache(key, replace(verified, certificate_ids=certificate_ids))
-        if (
-            certificate_ids is not None and not self._reads_certificates
-        ):  # not verified, but it must not be revoked either
-            self.revocations.check_peer((), certificate_ids, None, now)
-            certificate_ids = None
+        if not self._reads_certificates:  # not verified, but they must not be revoked either
+            revocations.check_peer((), presented, None, now)
+            presented = ()
         if peer is None:
             return
         try:
-            self.revocations.check_peer(peer.names, certificate_ids or (), verified.issued, now)
+            revocations.check_peer(names, presented, verified.issued, now)
         except Refused as refused:
             raise RefusedCaller(refused, peer=peer) from None
 

@@ -7,6 +7,7 @@ time of issue counts as issued before any time.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,7 @@ _OF_PEERS: Final = _OF_CERTIFICATES | {Revoked.SPIFFE_ID, Revoked.SPIFFE_PREFIX}
 
 _ASCII_LOWER: Final = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 _Key = tuple[Revoked, str, str]
+_VERSIONS: Final = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +136,25 @@ class DynamicRevocations:
     def _count(self, kind: Revoked, change: int) -> None:
         before = self.kinds.get(kind, 0)
         self.kinds[kind] = before + change
-        if kind is Revoked.SPIFFE_PREFIX or not (before and before + change):
-            for revocations in self._followers:
+        is_first_or_last = not (before and before + change)
+        for revocations in self._followers:
+            if kind is Revoked.SPIFFE_PREFIX or is_first_or_last:
                 revocations.update()
+            else:
+                revocations.begin_version()
 
 
 class Revocations:
     """The entries of all lists, and those of the administrator, indexed by what they revoke.
 
     `revokes_tokens`, `revokes_peers`, `revokes_certificates` (by serial number or SHA-256) and `revokes_devices` are
-    true if any entry applies to these.
+    true if any entry applies to these. `version` is another number after each change, and of each instance: what no
+    entry is about stays so while it is the same. To remember that, read it before `concerns_token` or `concerns_peer`.
     """
 
     __slots__ = (
         "__weakref__", "_entries", "_kinds", "_listed_prefixes", "_prefixes", "_revokes_by_claim", "dynamic",
-        "revokes_certificates", "revokes_devices", "revokes_peers", "revokes_tokens",
+        "revokes_certificates", "revokes_devices", "revokes_peers", "revokes_tokens", "version",
     )  # fmt: skip
 
     def __init__(self, lists: Iterable[RevocationList] = ()) -> None:
@@ -181,13 +187,15 @@ class Revocations:
         self.revokes_devices = Revoked.DEVICE in kinds
         self._revokes_by_claim = not kinds.isdisjoint(_BY_CLAIM)
         self._prefixes = self._listed_prefixes + ([] if dynamic is None else dynamic.prefixes())
+        self.begin_version()
+
+    def begin_version(self) -> None:
+        """Begin another version, because an entry was added or removed."""
+        self.version: int = next(_VERSIONS)
 
     def check_token(self, authority: str, token: VerifiedToken, now: float) -> None:
         """Check that a token of issuer `authority`, its key and its subject are not revoked. Raises `Refused`."""
-        kids: tuple[str, ...] = (token.key.kid,)
-        if token.kid != token.key.kid:  # Istio semantics try keys without `kid` for a token that names one
-            kids = (token.key.kid, token.kid)
-        self.check_claims(authority, token.subject, token.token_id, token.issued_at, now, kids, token.claims)
+        self.check_claims(authority, token.subject, token.token_id, token.issued_at, now, _kids(token), token.claims)
 
     def check_claims(
         self,
@@ -200,28 +208,28 @@ class Revocations:
         claims: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """As `check_token`, for a token of which only these claims, and its possible key IDs, are known."""
-        if self._revokes_by_claim:
-            self._check_by_claim(authority, claims, issued, now)
-        named = (
+        for key in self._token_keys(authority, subject, token_id, kids, claims):
+            self._refuse(key, issued, now, Reason.TOKEN_REVOKED)
+
+    def concerns_token(self, authority: str, token: VerifiedToken) -> bool:
+        """Whether any entry is about the token, whatever its times."""
+        keys = self._token_keys(authority, token.subject, token.token_id, _kids(token), token.claims)
+        return any(self._of(key) for key in keys)
+
+    def _token_keys(
+        self, authority: str, subject: str, token_id: str, kids: tuple[str, ...], claims: Mapping[str, Any]
+    ) -> list[_Key]:
+        keys: list[_Key] = [
             (Revoked.TOKEN, authority, token_id),
             (Revoked.TOKEN, "", token_id),
             (Revoked.SUBJECT, authority, subject),
-            *((Revoked.KEY, authority, kid) for kid in kids),
-        )
-        for key in named:
-            self._refuse(key, issued, now, Reason.TOKEN_REVOKED)
+        ]
+        keys += [(Revoked.KEY, authority, kid) for kid in kids]
+        if self._revokes_by_claim:
+            keys += _claim_keys(authority, claims)
         if subject.startswith(SCHEME):
-            self._check_id(subject, issued, now, Reason.TOKEN_REVOKED)
-
-    def _check_by_claim(self, authority: str, claims: Mapping[str, Any], issued: float | None, now: float) -> None:
-        self._refuse((Revoked.ISSUER, "", authority), issued, now, Reason.TOKEN_REVOKED)
-        session, email = claims.get("sid"), claims.get("email")
-        if isinstance(session, str):
-            self._refuse((Revoked.SESSION, authority, session), issued, now, Reason.TOKEN_REVOKED)
-            self._refuse((Revoked.SESSION, "", session), issued, now, Reason.TOKEN_REVOKED)
-        if isinstance(email, str):
-            key = (Revoked.EMAIL, authority, email.translate(_ASCII_LOWER))
-            self._refuse(key, issued, now, Reason.TOKEN_REVOKED)
+            keys += self._id_keys(subject)
+        return keys
 
     def revokes_keys_of(self, authority: str) -> bool:
         """Whether any key of `authority` is revoked."""
@@ -230,8 +238,7 @@ class Revocations:
 
     def revokes_earlier_credentials(self, spiffe_id: str) -> bool:
         """Whether credentials of `spiffe_id` are revoked by their time of issue."""
-        keys = [(Revoked.SPIFFE_ID, "", spiffe_id), *(key for key in self._prefixes if spiffe_id.startswith(key[2]))]
-        return any(entry.before < float("inf") for key in keys for entry in self._of(key))
+        return any(entry.before < float("inf") for key in self._id_keys(spiffe_id) for entry in self._of(key))
 
     def check_peer(
         self, names: Sequence[str], certificate_ids: Sequence[CertificateIds], issued: float | None, now: float
@@ -240,19 +247,21 @@ class Revocations:
 
         `issued` is the leaf's notBefore in seconds since the epoch, None without a certificate.
         """
-        for ids in certificate_ids if self.revokes_certificates else ():
-            self._refuse((Revoked.SERIAL, "", ids.serial), None, now, Reason.PEER_REVOKED)
-            for fingerprint in ids.fingerprints:
-                self._refuse((Revoked.SHA256, "", fingerprint), None, now, Reason.PEER_REVOKED)
+        for key in _certificate_keys(certificate_ids) if self.revokes_certificates else ():
+            self._refuse(key, None, now, Reason.PEER_REVOKED)
         for name in names:
             if name.startswith(SCHEME):
-                self._check_id(name, issued, now, Reason.PEER_REVOKED)
+                for key in self._id_keys(name):
+                    self._refuse(key, issued, now, Reason.PEER_REVOKED)
 
-    def _check_id(self, spiffe_id: str, issued: float | None, now: float, reason: Reason) -> None:
-        self._refuse((Revoked.SPIFFE_ID, "", spiffe_id), issued, now, reason)
-        for key in self._prefixes:
-            if spiffe_id.startswith(key[2]):
-                self._refuse(key, issued, now, reason)
+    def concerns_peer(self, names: Sequence[str], certificate_ids: Sequence[CertificateIds]) -> bool:
+        """Whether any entry is about these names or certificates, whatever its times."""
+        keys = [key for name in names if name.startswith(SCHEME) for key in self._id_keys(name)]
+        return any(self._of(key) for key in (*keys, *_certificate_keys(certificate_ids)))
+
+    def _id_keys(self, spiffe_id: str) -> list[_Key]:
+        prefixes = [key for key in self._prefixes if spiffe_id.startswith(key[2])]
+        return [(Revoked.SPIFFE_ID, "", spiffe_id), *prefixes]
 
     def _of(self, key: _Key) -> tuple[_Entry, ...]:
         entries = self._entries.get(key, ())
@@ -262,6 +271,27 @@ class Revocations:
         for entry in self._of(key):
             if entry.effective_from <= now < entry.until and (issued is None or issued < entry.before):
                 raise Refused(reason, entry.detail, entry.id)
+
+
+def _kids(token: VerifiedToken) -> tuple[str, ...]:
+    """The IDs of the key that verified the token. Istio semantics try keys without `kid` for a token that names one."""
+    return (token.key.kid,) if token.kid == token.key.kid else (token.key.kid, token.kid)
+
+
+def _claim_keys(authority: str, claims: Mapping[str, Any]) -> list[_Key]:
+    keys: list[_Key] = [(Revoked.ISSUER, "", authority)]
+    session, email = claims.get("sid"), claims.get("email")
+    if isinstance(session, str):
+        keys += ((Revoked.SESSION, authority, session), (Revoked.SESSION, "", session))
+    if isinstance(email, str):
+        keys.append((Revoked.EMAIL, authority, email.translate(_ASCII_LOWER)))
+    return keys
+
+
+def _certificate_keys(certificate_ids: Sequence[CertificateIds]) -> list[_Key]:
+    keys: list[_Key] = [(Revoked.SERIAL, "", ids.serial) for ids in certificate_ids]
+    keys += [(Revoked.SHA256, "", fingerprint) for ids in certificate_ids for fingerprint in ids.fingerprints]
+    return keys
 
 
 NOTHING_REVOKED: Final = Revocations()
@@ -284,6 +314,15 @@ class RevocationSlot:
     def revokes_certificates(self) -> bool:
         """Whether any revocation applies to certificates."""
         return self.current.revokes_certificates
+
+    @property
+    def version(self) -> int:
+        """As `Revocations.version`, of the revocations in force now."""
+        return self.current.version
+
+    def concerns_peer(self, names: Sequence[str], certificate_ids: Sequence[CertificateIds]) -> bool:
+        """As `Revocations.concerns_peer`, with the revocations in force now."""
+        return self.current.concerns_peer(names, certificate_ids)
 
     def check_peer(
         self, names: Sequence[str], certificate_ids: Sequence[CertificateIds], issued: float | None, now: float

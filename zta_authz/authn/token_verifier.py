@@ -310,11 +310,7 @@ class TokenVerifier:
         rule, token = accepted.rule, accepted.verified
         if rule.svid or self._semantics.lenient:
             return None
-        plain = (
-            self._limits(rule, token) is NO_LIMITS
-            and not self._context.revocations.revokes_tokens
-            and token.expires is not None
-        )
+        plain = self._limits(rule, token) is NO_LIMITS and token.expires is not None
         begins = max(token.not_before, token.issued_at or 0.0)
         return RepeatCondition(rules, keys, accepted, plain, begins, (token.expires or 0.0) + self._semantics.leeway)
 
@@ -335,7 +331,8 @@ class TokenVerifier:
             return None
         if accepted.rule.keys.current is not repeat.keys:
             return None
-        if repeat.plain and not self._context.revocations.revokes_tokens:  # a revocation may have come since
+        revocations = self._context.revocations  # one may have come since
+        if repeat.plain and (not revocations.revokes_tokens or repeat.is_unconcerned(revocations)):
             return None if now > repeat.ends or now + self._semantics.leeway < repeat.begins else accepted
         try:
             self._check_token(accepted.verified, accepted.rule, now)

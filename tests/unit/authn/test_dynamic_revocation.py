@@ -78,6 +78,59 @@ def test_a_cached_peer_is_refused_by_its_name_prefix_and_certificate() -> None:
         assert accept(one, request(), PEER).principal == FRONTEND
 
 
+def test_a_peer_that_no_revocation_was_about_is_refused_by_the_first_that_is() -> None:
+    from cryptography.hazmat.primitives import hashes
+
+    one, dynamic = subject()
+    for number, (other, own) in enumerate(
+        (
+            (Revocation(Revoked.SPIFFE_ID, FRONTEND + "x"), Revocation(Revoked.SPIFFE_ID, FRONTEND)),
+            (
+                Revocation(Revoked.SPIFFE_PREFIX, "spiffe://a/"),
+                Revocation(Revoked.SPIFFE_PREFIX, "spiffe://cluster.local/"),
+            ),
+            (Revocation(Revoked.SERIAL, "1"), Revocation(Revoked.SERIAL, str(LEAF.serial_number))),
+            (Revocation(Revoked.SERIAL, "2"), Revocation(Revoked.SERIAL, str(ROOT.certificate.serial_number))),
+            (Revocation(Revoked.SHA256, "ab"), Revocation(Revoked.SHA256, LEAF.fingerprint(hashes.SHA256()).hex())),
+        )
+    ):
+        dynamic.put(f"other-{number}", other)
+        for _ in range(2):
+            assert accept(one, request(), PEER).principal == FRONTEND
+        dynamic.put("own", own)
+        assert refusal(one, request(), PEER) is Reason.PEER_REVOKED
+        dynamic.remove("own")
+        assert accept(one, request(), PEER).principal == FRONTEND
+
+
+def test_a_revocation_that_begins_later_counts_from_its_time_on_although_the_caller_is_cached() -> None:
+    one, dynamic = subject()
+    dynamic.put("r1", Revocation(Revoked.SUBJECT, "alice", ISSUER, effective_from=NOW + 5))
+    dynamic.put("r2", Revocation(Revoked.SPIFFE_ID, FRONTEND, effective_from=NOW + 5))
+    for _ in range(2):
+        assert accept(one, bearer(TOKEN)).token is not None
+        assert accept(one, request(), PEER).principal == FRONTEND
+    assert refusal(one, bearer(TOKEN), now=NOW + 5) is Reason.TOKEN_REVOKED
+    assert refusal(one, request(), PEER, now=NOW + 5) is Reason.PEER_REVOKED
+
+
+def test_each_change_and_each_instance_is_another_version() -> None:
+    dynamic = DynamicRevocations()
+    one, other = Revocations(), Revocations()
+    one.use(dynamic)
+    versions = [one.version, other.version]
+    for change in (
+        lambda: dynamic.put("a", Revocation(Revoked.TOKEN, "1")),
+        lambda: dynamic.put("b", Revocation(Revoked.TOKEN, "2")),
+        lambda: dynamic.put("b", Revocation(Revoked.TOKEN, "3")),
+        lambda: dynamic.remove("a"),
+        dynamic.clear,
+    ):
+        change()
+        versions.append(one.version)
+    assert len(set(versions)) == len(versions)
+
+
 def test_a_revocation_ends_at_its_time() -> None:
     one, dynamic = subject()
     dynamic.put("r", Revocation(Revoked.SUBJECT, "alice", ISSUER), until=NOW + 10)
