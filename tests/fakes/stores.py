@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zta_authz.administrator.store.port import Head
+from zta_authz.administrator.store.port import Head, Window
 
 if TYPE_CHECKING:
     from zta_authz.administrator.store.port import Store
@@ -48,10 +48,17 @@ class StoreAt:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._shifts: dict[float, float] = {}
 
     async def head(self) -> Head:
         """The newest revision, at the clock's time."""
         return Head((await self._store.head()).revision, self._clock())
+
+    async def reserve(self, key: str, window: Window, want: int, limit: int, holder: str) -> int:
+        """Reserve in `window`, which contains the clock's time, by a window that contains the store's."""
+        behind = (await self._store.head()).time - self._clock()
+        shift = self._shifts.setdefault(window.starts, behind)
+        return await self._store.reserve(key, Window(window.starts + shift, window.ends + shift), want, limit, holder)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

@@ -21,6 +21,7 @@ from tests.support.policies import identity, request as query, snapshot
 from zta_authz.access.grants import GrantTable
 from zta_authz.access.lifecycle import GrantState, Refusal, RequestState
 from zta_authz.administrator.access_items import MAX_REASON
+from zta_authz.administrator.grants import MAX_ASKED
 from zta_authz.administrator.view_items import GrantItem
 from zta_authz.model.access import Grant, Subject
 from zta_authz.model.facts import FactViews
@@ -188,6 +189,17 @@ async def test_requests_at_once_do_not_exceed_the_limit_of_open_ones(store: Stor
     tries = [asked(replicas[number % 2]) for number in range(6)]
     results = await asyncio.gather(*tries, return_exceptions=True)
     assert sum(not isinstance(result, BaseException) for result in results) == 3
+
+
+async def test_nobody_fills_the_store_by_asking_and_withdrawing(admin: Administrator) -> None:
+    ann = admin.person("ann")
+    for _ in range(MAX_ASKED):
+        request = await admin.grants.request(ann, DB, HOUR, REASON)
+        await admin.grants.withdraw(ann, request.id)
+    assert await refusal(asked(admin)) is Refusal.TOO_MANY
+    await asked(admin, "bob")
+    admin.clock.now += HOUR
+    await asked(admin)
 
 
 # who decides
