@@ -181,7 +181,7 @@ class HttpConnection(web.RequestHandler):
     def abort(self) -> None:
         """Close at once, even if the peer has not read an answer."""
         self._listener.connections.pop(self, None)
-        if isinstance(self.transport, asyncio.Transport):
+        if self.transport is not None:  # uvloop's transports are no instances of asyncio's
             with suppress(OSError):
                 self.transport.abort()
 

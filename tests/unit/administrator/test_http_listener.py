@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+ON_UVLOOP = True
 ANYWHERE = Endpoint(host="127.0.0.1")
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n"
 ONE = GET + b"Connection: close\r\n\r\n"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tests.support.pki import Authority
 
+ON_UVLOOP = True
 NOBODY: Any = None
 LOCAL_USER = "spiffe://cluster.local/zta-admin/uid/0"
 OTHER_DOMAIN = "spiffe://other.example/ns/ci/sa/deployer"
