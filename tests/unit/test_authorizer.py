@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.fakes.check import RecordingObserver, RecordingSink, ScriptedDecision
 from tests.fakes.snapshots import FixedSnapshot
 from tests.support.check_requests import DECISION_ID, allow, check_request, deny
 from tests.support.minting import ISSUER, ring, verified
+from tests.support.pki import ISSUER as LOGIN, NOW, Signer, jwks
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
+from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.authorizer import Authorizer, finalize
 from zta_authz.errors import DENIAL_RESPONSES, Reason
 from zta_authz.ext_authz.request import parse_check_request
 from zta_authz.ext_authz.response import ResponseEncoder
 from zta_authz.minting.minter import Minter
 from zta_authz.model.decision import UNDECIDED, Decision, Verdict
+from zta_authz.model.documents import Revocation, Revoked
 from zta_authz.model.options import Options
 from zta_authz.pdp.snapshot import SourceText, compile_snapshot
 from zta_authz.ports import CheckEvent
@@ -162,3 +167,26 @@ def test_no_token_leaves_if_the_decision_can_not_be_recorded() -> None:
     message = path.check()
     assert (message.denied_response.status.code, path.observed.reason) == (503, Reason.AUDIT_UNAVAILABLE)
     assert "eyJ" not in str(message)
+
+
+def test_a_session_that_is_revoked_gets_no_token_that_was_minted_before() -> None:
+    users = json.dumps({"jwtRules": [{"issuer": LOGIN, "jwks": jwks()}]})
+    head = "{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: a}, spec: "
+    rules = MINTING.replace('principals: ["*"]', 'requestPrincipals: ["*"]')
+    path = DataPath(minter=Minter(ISSUER, ring()))
+    snapshot = compile_snapshot([SourceText("a.yaml", f"{head}{users}}}\n---{rules}")], Options(trust_proxy=True))
+    path.snapshots.snapshot = snapshot
+    token = Signer().token(sid="s1")
+    payload = check_request([("authorization", f"Bearer {token}".encode())]).SerializeToString()
+
+    def check() -> CheckResponse:
+        call = CheckEvent((), None, UNDECIDED, DECISION_ID, int(NOW * 1e9))
+        return CheckResponse.FromString(path.authorizer.check(call, payload))
+
+    first = check()
+    assert any(option.header.key == "x-zta-token" for option in first.ok_response.headers)
+    assert check().ok_response.headers == first.ok_response.headers  # reused
+    dynamic = DynamicRevocations()
+    snapshot.verifier.use_revocations(dynamic)
+    dynamic.put("r1", Revocation(Revoked.SESSION, "s1", LOGIN))
+    assert check().status.message == Reason.TOKEN_REVOKED
