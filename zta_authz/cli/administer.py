@@ -16,7 +16,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Run the administrator until SIGTERM or SIGINT: requests for access, grants, revocations and "
         "signals. Decision points (`zta-authz serve`) follow it.",
         epilog=epilog(
-            "0 stopped by a signal, 2 settings or documents have faults, or the store can't be opened",
+            "0 stopped by a signal, 1 a part failed, 2 settings or documents have faults, or the store can't be opened",
             "administrator.md",
             "zta-authz administer --config settings.yaml",
         ),
