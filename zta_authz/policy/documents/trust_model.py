@@ -13,7 +13,7 @@ from zta_authz.model.trust import HUNDREDTHS, TrustLevel
 from zta_authz.model.trust_documents import ClaimAge, ComponentSpec, SignalSpec, TrustModelSpec
 from zta_authz.policy.documents.authorization_policy import read_selector
 from zta_authz.policy.rules.require_trust import COMPONENTS
-from zta_authz.policy.yaml.values import duration, flag, integer, texts, whole_number
+from zta_authz.policy.yaml.values import duration, flag, integer, texts, whole_number, whole_seconds
 
 if TYPE_CHECKING:
     from zta_authz.errors import Fault
@@ -43,8 +43,8 @@ _SIGNAL_FIELDS: Final = ("name", "points", "most", "caps", "when", "claimAge", "
 CAPS: Final = ("DENY", "LOW", "MEDIUM")
 _LEVELS: Final = (TrustLevel.LOW, TrustLevel.MEDIUM, TrustLevel.HIGH)
 _DEFAULT_SCORES: Final = {TrustLevel.LOW: 40, TrustLevel.MEDIUM: 60, TrustLevel.HIGH: 80}
-_DEFAULT_SESSIONS: Final = {TrustLevel.LOW: 1800.0, TrustLevel.MEDIUM: 3600.0, TrustLevel.HIGH: 7200.0}
-_DEFAULT_REVERIFY: Final = 300.0
+_DEFAULT_SESSIONS: Final = {TrustLevel.LOW: 1800, TrustLevel.MEDIUM: 3600, TrustLevel.HIGH: 7200}
+_DEFAULT_REVERIFY: Final = 300
 _DEFAULT_WEIGHTS: Final = {"user": 25, "device": 25, "network": 15, "behavior": 20}
 SIGNAL_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 COUNTRY: Final = re.compile(r"[A-Z]{2}")
@@ -88,7 +88,7 @@ def read_trust_model(header: DocumentHeader, documents: DocumentSet, warnings: l
             components=_components(reader, spec, seed=seed),
             least_scores=_least_scores(reader, spec),
             sessions=_sessions(reader, spec),
-            reverify=int(duration(reader, spec, "reverify", _DEFAULT_REVERIFY, LONGEST_SESSION)),
+            reverify=whole_seconds(reader, spec, "reverify", _DEFAULT_REVERIFY, LONGEST_SESSION),
             allowed_countries=_countries(reader, spec),
             least_reputation=whole_number(reader, spec, "leastReputation", 50, 0, 100),
             seed_compatible=seed,
@@ -253,6 +253,6 @@ def _sessions(reader: Reader, spec: Mapping) -> dict[TrustLevel, int]:
     node = spec.get("sessions")
     written = None if node is None else reader.mapping(node, "sessions", tuple(level.name for level in _LEVELS))
     return {
-        level: int(default if written is None else duration(reader, written, level.name, default, LONGEST_SESSION))
+        level: default if written is None else whole_seconds(reader, written, level.name, default, LONGEST_SESSION)
         for level, default in _DEFAULT_SESSIONS.items()
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zta_authz.model.spiffe import SCHEME
 from zta_authz.policy.yaml.nodes import Scalar
-from zta_authz.policy.yaml.values import duration, whole_number
+from zta_authz.policy.yaml.values import whole_number, whole_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -252,9 +252,7 @@ def _read_login(reader: Reader, node: Node, name: str, fields: Iterable[str]) ->
     if mapping is None:
         return LoginRequest()
     acr, age, login = mapping.get("acr"), mapping.get("maxAge"), mapping.get("login")
-    max_age = None if age is None else duration(reader, mapping, "maxAge", 1.0, LONGEST_LOGIN_AGE)
-    if age is not None and max_age is not None and (max_age < 1 or max_age % 1):
-        reader.fault(age, "`maxAge` is not a whole number of seconds", "write it like `5m`")
+    max_age = None if age is None else whole_seconds(reader, mapping, "maxAge", 1, LONGEST_LOGIN_AGE)
     url = "" if login is None else _read_url(reader, login)
     return LoginRequest(_read_values(reader, acr, "acr") or None, max_age, url)
 

@@ -93,6 +93,15 @@ def duration(reader: Reader, node: Mapping, field: str, default: float, longest:
     return seconds
 
 
+def whole_seconds(reader: Reader, node: Mapping, field: str, default: int, longest: float = 3600.0) -> int:
+    """A duration of whole seconds, from 1 second to `longest`."""
+    seconds = duration(reader, node, field, default, longest)
+    value = node.get(field)
+    if value is not None and (seconds < 1 or seconds % 1):
+        reader.fault(value, f"`{field}` is not a whole number of seconds", "write it like `5m`")
+    return int(seconds)
+
+
 def duration_of(text: str) -> float | None:
     """The seconds of a duration such as `1m30s`; None for anything else."""
     parts = _DURATION_PART.findall(text)
