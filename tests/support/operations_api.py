@@ -56,7 +56,10 @@ spec:
   selector: {{matchLabels: {{app: zta-admin}}}}
   rules:
   - from: [{{source: {{requestPrincipals: ["{LOGIN}/*"]}}}}]
-    to: [{{operation: {{paths: ["/access/*"]}}}}]
+    to: [{{operation: {{paths: ["/access/*"], notPaths: ["/access/break-glass"]}}}}]
+  - from: [{{source: {{requestPrincipals: ["{LOGIN}/*"]}}}}]
+    to: [{{operation: {{paths: ["/access/break-glass"]}}}}]
+    require: {{authentication: {{maxAge: 15m}}}}
   - from: [{{source: {{principals: ["cluster.local/zta-admin/uid/{os.getuid()}", "cluster.local/ns/ci/sa/deployer"]}}}}]
 ---
 apiVersion: zta.dev/v1
@@ -70,12 +73,14 @@ spec:
   - from: [{{source: {{requestPrincipals: ["{LOGIN}/mary", "{LOGIN}/dana"]}}}}]
   breakGlass: {{who: [{{source: {{requestPrincipals: ["{LOGIN}/olga"]}}}}], maxDuration: 30m, reviewWithin: 24h}}
 """
-"""Dana asks and Mary approves, Olga is on call. Our own user and the deployer may do everything."""
+"""Dana asks and Mary approves, Olga is on call and has to log in for it. Our own user and the deployer may do everything."""
 
 
 def bearer(subject: str, **claims: Any) -> str:
     """The `authorization` header of a person."""
-    return "Bearer " + _KEY.token(**({"iss": LOGIN, "sub": subject, "aud": "zta-admin"} | claims))
+    return "Bearer " + _KEY.token(
+        **({"iss": LOGIN, "sub": subject, "aud": "zta-admin", "auth_time": int(NOW) - 60} | claims)
+    )
 
 
 @dataclass(frozen=True)

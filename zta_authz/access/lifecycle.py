@@ -58,11 +58,15 @@ class Refusal(StrEnum):
 
 
 class OperationRefused(ZtaError):
-    """An operation is refused. The message is for the caller and contains no secrets."""
+    """An operation is refused. The message is for the caller and contains no secrets.
 
-    def __init__(self, refusal: Refusal, message: str) -> None:
+    `challenge` is how an unauthenticated caller can authenticate, as `WWW-Authenticate` has it; "" if it is not known.
+    """
+
+    def __init__(self, refusal: Refusal, message: str, challenge: str = "") -> None:
         super().__init__(message)
         self.refusal = refusal
+        self.challenge = challenge
 
 
 _FROM_REQUESTED: Final = frozenset(

@@ -37,6 +37,7 @@ OPTIONS: Final = (
 )
 """Options of a server that serves this API: its callers are people and programs, and no proxies."""
 REASON: Final = "zta-reason"
+CHALLENGE: Final = "www-authenticate"
 _DEFAULT_PAGE: Final = 100
 _MAX_NUMBER: Final = 2.0**40
 
@@ -84,8 +85,10 @@ class GrpcApi:
                 return response.SerializeToString()
             except Exception as error:  # noqa: BLE001  a client gets no exception, whatever it is
                 problem = problem_of(error)
-            metadata = ((REASON, str(problem.reason)),)
-            await context.abort(grpc.StatusCode[problem.kind.code], problem.detail, metadata)
+            metadata = [(REASON, str(problem.reason))]
+            if problem.challenge:
+                metadata.append((CHALLENGE, problem.challenge))
+            await context.abort(grpc.StatusCode[problem.kind.code], problem.detail, tuple(metadata))
             raise AssertionError  # abort raises
 
         return call

@@ -14,6 +14,7 @@ from msgspec import structs
 from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.access_events import Actor
 from zta_authz.errors import DENIAL_RESPONSES, Reason, Refused
+from zta_authz.ext_authz.challenges import plain_challenge, step_up_challenge
 from zta_authz.ext_authz.servicer import new_decision_id
 from zta_authz.model.options import CertificateCheck, Workload
 from zta_authz.model.request import Evidence, Headers, RequestAttributes
@@ -116,9 +117,7 @@ class OperatorAuthorization:
         decided = self.decide(call)
         decision, decision_id, snapshot = decided.decision, decided.decision_id, decided.snapshot
         if not decision.allowed:
-            status = DENIAL_RESPONSES.get(decision.reason, DENIAL_RESPONSES[Reason.INTERNAL_ERROR]).status
-            refusal = Refusal.UNAUTHENTICATED if status == 401 else Refusal.NOT_ALLOWED
-            raise OperationRefused(refusal, f"{decision.reason} (decision {decision_id})")
+            raise _refusal(decision, decision_id)
         subjects = subjects_of(decision.identity)
         if not _are_names(subjects, decision.identity.token):
             raise OperationRefused(Refusal.UNAUTHENTICATED, f"the caller has no name (decision {decision_id})")
@@ -171,3 +170,15 @@ def actor_of(decision: Decision, decision_id: str) -> Actor:
     token = decision.identity.token
     issuer, subject = ("", "") if token is None or token.names is None else token.names
     return Actor(decision.identity.principal, issuer, subject, decision_id)
+
+
+def _refusal(decision: Decision, decision_id: str) -> OperationRefused:
+    answer = DENIAL_RESPONSES.get(decision.reason, DENIAL_RESPONSES[Reason.INTERNAL_ERROR])
+    message = f"{decision.reason} (decision {decision_id})"
+    if answer.status == 503:  # an issuer's keys, for example
+        return OperationRefused(Refusal.UNAVAILABLE, message)
+    if answer.status != 401:
+        return OperationRefused(Refusal.NOT_ALLOWED, message)
+    login = decision.remedy if decision.reason is Reason.STEP_UP_REQUIRED else None
+    challenge = plain_challenge(answer) if login is None else step_up_challenge(login)
+    return OperationRefused(Refusal.UNAUTHENTICATED, message, challenge)

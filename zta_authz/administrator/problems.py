@@ -95,10 +95,11 @@ class CallRefused(ZtaError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A refused or failed call. `detail` is for people."""
+    """A refused or failed call. `detail` is for people, `challenge` for programs that can authenticate their user."""
 
     reason: Refusal | ApiReason
     detail: str
+    challenge: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -125,7 +126,8 @@ class Problem:
 def problem_of(error: Exception) -> Problem:
     """The problem that an error is to the caller. Logs what the caller does not learn."""
     if isinstance(error, OperationRefused):
-        return Problem(error.refusal, str(error)[:_MAX_DETAIL])
+        challenge = error.challenge or ("Bearer" if error.refusal is Refusal.UNAUTHENTICATED else "")
+        return Problem(error.refusal, str(error)[:_MAX_DETAIL], challenge)
     if isinstance(error, CallRefused):
         return Problem(error.reason, str(error)[:_MAX_DETAIL])
     if isinstance(error, InvalidChange):

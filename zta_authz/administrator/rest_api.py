@@ -215,8 +215,8 @@ def _refusal(problem: Problem, allow: str = "") -> web.Response:
     headers = dict(_HEADERS)
     if problem.is_passing:
         headers["Retry-After"] = str(RETRY_SECONDS)
-    if problem.reason is Refusal.UNAUTHENTICATED:
-        headers["WWW-Authenticate"] = "Bearer"
+    if problem.challenge:
+        headers["WWW-Authenticate"] = problem.challenge
     if allow:
         headers["Allow"] = allow
     body = msgspec.json.encode(problem.members())

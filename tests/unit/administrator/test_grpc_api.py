@@ -13,7 +13,7 @@ from tests.support.pki import NOW
 from zta_authz._proto import administrator_pb2 as pb
 from zta_authz.access.lifecycle import Refusal
 from zta_authz.administrator import problems
-from zta_authz.administrator.grpc_api import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, REASON, SERVICE, GrpcApi
+from zta_authz.administrator.grpc_api import CHALLENGE, MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, REASON, SERVICE, GrpcApi
 from zta_authz.administrator.problems import KINDS, ApiReason
 from zta_authz.administrator.store.port import StoreUnavailable
 from zta_authz.administrator.store.sqlite import SqliteStore
@@ -145,6 +145,13 @@ async def test_a_refusal_has_a_status_and_a_reason(api: Api) -> None:
     assert await refusal(call(api, "ListGrants", b"", "dana", token)) == (
         grpc.StatusCode.UNAUTHENTICATED, "unauthenticated",
     )  # fmt: skip
+
+
+async def test_an_unauthenticated_caller_learns_how_to_authenticate(api: Api) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(api, "ListGrants", b"", "", ("authorization", "Bearer a.b.c"))
+    metadata = dict(refused.value.trailing_metadata() or ())
+    assert metadata[CHALLENGE] == 'Bearer realm="zta-authz", error="invalid_token"'
 
 
 @pytest.mark.parametrize(

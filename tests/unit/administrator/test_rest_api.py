@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes.stores import FailingStore
-from tests.support.operations_api import DB, LOGIN, OWN_USER, Api, running
+from tests.support.operations_api import DB, LOGIN, OWN_USER, Api, bearer, running
 from tests.support.pki import NOW
 from tests.support.security_events import IDP
 from zta_authz.administrator import problems, rest_api
@@ -304,7 +304,19 @@ async def test_calls_past_the_limit_are_refused(api: Api, monkeypatch: pytest.Mo
 async def test_an_unauthenticated_caller_is_told_how_to_authenticate(api: Api) -> None:
     answer = await api.get("/access/requests", Authorization="Bearer a.b.c")
     assert answer.reason == (401, "unauthenticated")
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="zta-authz", error="invalid_token"'
+
+
+async def test_a_caller_who_has_to_log_in_again_learns_how(api: Api) -> None:
+    fields = {"entitlement": DB, "duration": 600, "reason": "INC-9"}
+    old = bearer("olga", auth_time=int(NOW) - 3600)
+    answer = await api.call("POST", "/access/break-glass", fields, tcp=True, Authorization=old)
+    assert answer.reason == (401, "unauthenticated")
+    assert answer.fields["detail"].startswith("step_up_required (decision ")
+    challenge = answer.headers["WWW-Authenticate"]
+    assert challenge.startswith('Bearer error="insufficient_user_authentication"')
+    assert challenge.endswith('max_age="900"')
+    assert (await api.call("POST", "/access/break-glass", fields, tcp=True, person="olga")).status == 200
 
 
 class Exchange:
