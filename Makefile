@@ -54,7 +54,7 @@ ENVOY_BINARY = $(ENVOY_VENV)/lib/python*/site-packages/envoy/_bin/envoy
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I zta_authz/_proto=protos
 PROTO_FILES = $(patsubst protos/%,zta_authz/_proto/%,$(sort $(wildcard protos/*.proto)))
 
-.PHONY: help setup run test test-load test-quick test-differential test-spire lint format types imports proto proto-check bench clean
+.PHONY: help setup run test test-load test-quick test-differential test-spire test-ssf lint format types imports proto proto-check bench clean
 
 help: ## list all targets
 	@echo "usage: make TARGET [ONCE=1] [ARGS='pytest arguments'] [JOBS=4] [ZTA_ENVOY=/path/to/envoy]"
@@ -106,6 +106,9 @@ test-differential: $(STAMP) $(ENVOY_READY) ## compare decisions with Envoy's own
 
 test-spire: $(STAMP) $(ENVOY_READY) ## tests with SPIRE's server and agent from SPIRE_BIN or from `go install`; LAB_SECONDS=600 for each lab
 	@exec env SPIRE_TESTS=install $(BIN)/python -m pytest -rs -s tests/spire $(ARGS)
+
+test-ssf: $(STAMP) ## tests with a real Keycloak that transmits security events, from KEYCLOAK_HOME or from Maven; needs Java
+	@exec env SSF_TESTS=fetch $(BIN)/python -m pytest -rs -s tests/ssf $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(FUZZ_STAMP) ## search for inputs that break an invariant, FUZZ_SECONDS=80 of CPU time for each target
