@@ -96,13 +96,14 @@ async def eventually(is_so: Callable[[], Awaitable[bool]], seconds: float, why: 
         await asyncio.sleep(0.1)
 
 
-async def verified(service: SignalService) -> None:
-    """Wait until the stream is set up and answered a verification."""
+async def ready(service: SignalService) -> None:
+    """Wait until the stream is set up."""
 
     async def done() -> bool:
-        return service.states()[0].verified_at is not None
+        state = service.states()[0]
+        return bool(state.stream_id) and not state.failure
 
-    await eventually(done, 150.0, service.states)
+    await eventually(done, 60.0, service.states)
 
 
 def claims_of(token: str) -> dict[str, Any]:
@@ -129,12 +130,21 @@ async def is_revoked(store: Store, token: str) -> bool:
     return False
 
 
+async def test_the_stream_is_set_up_and_verified(keycloak: Keycloak, store: Store, tmp_path: Path) -> None:
+    async with receiving(keycloak, store, tmp_path, Delivery.POLL) as service:
+
+        async def verified() -> bool:
+            return service.states()[0].verified_at is not None
+
+        await eventually(verified, 150.0, service.states)
+
+
 @pytest.mark.parametrize("delivery", [Delivery.POLL, Delivery.PUSH])
 async def test_a_logout_ends_the_tokens_of_the_user_and_a_new_login_gets_in(
     keycloak: Keycloak, store: Store, tmp_path: Path, delivery: Delivery
 ) -> None:
     async with receiving(keycloak, store, tmp_path, delivery) as service:
-        await verified(service)
+        await ready(service)
         token = await asyncio.to_thread(keycloak.login)
         assert not await is_revoked(store, token)
         await asyncio.to_thread(keycloak.logout)
@@ -145,7 +155,7 @@ async def test_a_logout_ends_the_tokens_of_the_user_and_a_new_login_gets_in(
 
 async def test_the_users_own_logout_ends_that_session_only(keycloak: Keycloak, store: Store, tmp_path: Path) -> None:
     async with receiving(keycloak, store, tmp_path, Delivery.POLL) as service:
-        await verified(service)
+        await ready(service)
         first, other = await asyncio.to_thread(keycloak.tokens), await asyncio.to_thread(keycloak.login)
         await asyncio.to_thread(keycloak.log_out_of, first["refresh_token"])
         await eventually(lambda: is_revoked(store, first["access_token"]), 60.0, service.states)
@@ -154,7 +164,7 @@ async def test_the_users_own_logout_ends_that_session_only(keycloak: Keycloak, s
 
 async def test_a_changed_credential_ends_the_tokens_from_before_it(keycloak: Keycloak, store: Store, tmp_path: Path) -> None:  # fmt: skip
     async with receiving(keycloak, store, tmp_path, Delivery.POLL) as service:
-        await verified(service)
+        await ready(service)
         token = await asyncio.to_thread(keycloak.login)
         subject = {"format": "complex", "user": {"format": "iss_sub", "iss": keycloak.issuer, "sub": keycloak.user_id}}
         values = {"credential_type": "password", "change_type": "update", "event_timestamp": int(time.time())}

@@ -126,7 +126,7 @@ class Transmitter:
             jti = self.queue(sub_id={"format": "opaque", "id": "stream-1"}, events={SSF + "verification": {"state": content["state"]}})  # fmt: skip
             if self.stream and "authorization_header" in self.stream["delivery"]:
                 asyncio.get_running_loop().create_task(self.push(jti))
-        return web.Response(status=204 if self.verifies else 429)
+        return web.Response(status=204) if self.verifies else web.Response(status=429, headers={"Retry-After": "2"})
 
     async def _post_poll(self, request: web.Request) -> web.StreamResponse:
         content = await request.json()

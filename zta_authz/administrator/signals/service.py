@@ -29,7 +29,7 @@ from zta_authz.administrator.signals.transmitter_client import (
     TransmitterClient,
     read_secret,
 )
-from zta_authz.administrator.signals.transmitters import TransmitterError
+from zta_authz.administrator.signals.transmitters import DEFAULT_VERIFICATION_SECONDS, TransmitterError
 from zta_authz.administrator.store.port import ABSENT, Change, Conflict, StoreError
 from zta_authz.administrator.view_items import SIGNAL, SOURCE, SignalItem, SourceItem, decode_item, encode_item
 from zta_authz.keys.outcomes import FetchFailed
@@ -314,7 +314,7 @@ class SignalService:
         if metadata is None or stream is None or not metadata.verification_endpoint:
             await asyncio.Event().wait()
             return
-        interval = max(stream.verification_seconds, min(source.max_silence / 3, MAX_VERIFICATION_SECONDS))
+        interval = max(stream.verification_seconds, min(source.max_silence / 3.5, MAX_VERIFICATION_SECONDS))
         if interval > source.max_silence:
             _LOG.warning(
                 "the transmitter verifies its stream only every %d s, so the source is stale in between",
@@ -327,11 +327,13 @@ class SignalService:
             try:
                 await client.verify(metadata, stream, state)
             except Refused as error:
-                pause = max(interval, error.retry_after or 0.0) if error.status == 429 else interval
+                if error.status == 429:  # another administrator asked, or this one before it was started again
+                    least = min(interval, DEFAULT_VERIFICATION_SECONDS)
+                    pause = max(stream.verification_seconds, error.retry_after or least)
                 _LOG.info("no verification event: %s", error, extra={"source": source.full_name})
             except (FetchFailed, TransmitterError, TimeoutError) as error:
                 _LOG.info("no verification event: %s", error, extra={"source": source.full_name})
-            await asyncio.sleep(self._jitter(0.9, 1.0) * min(pause, MAX_VERIFICATION_SECONDS))
+            await asyncio.sleep(self._jitter(1.0, 1.1) * min(pause, MAX_VERIFICATION_SECONDS))
 
 
 def _describe(error: BaseException) -> str:

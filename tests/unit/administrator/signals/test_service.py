@@ -106,6 +106,15 @@ async def test_a_polled_source_is_discovered_set_up_verified_and_acknowledged(st
     assert list(await items(store, "signal-stream/")) == ["signal-stream/" + NAME]
 
 
+async def test_a_verification_that_came_too_early_is_repeated_when_the_transmitter_allows_it(store: Store, idp: Transmitter, options: SourceOptions) -> None:  # fmt: skip
+    idp.verifies = False
+    slow = replace(document(idp), max_silence=3600.0)
+    async with service(store, [slow], options) as running:
+        await eventually(lambda: "POST /t/verify" in idp.calls)
+        idp.verifies = True
+        await eventually(lambda: running.states()[0].verified_at)
+
+
 async def test_a_restart_finds_the_stream_that_exists(store: Store, idp: Transmitter, options: SourceOptions) -> None:
     for _ in range(2):
         async with service(store, [document(idp)], options) as running:
