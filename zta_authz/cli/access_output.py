@@ -56,6 +56,23 @@ def revocation_lines(revocation: Mapping[str, Any]) -> Iterator[str]:
         yield f"  by             {revocation['source']}"
 
 
+def held_lines(held: Mapping[str, Any]) -> Iterator[str]:
+    """A held event, one fact on each line."""
+    yield f"event {held['id']}"
+    yield f"  type           {held['event_type']}"
+    yield f"  source         {held['source']}, jti {held['jti']}"
+    yield f"  happened at    {held['happened_at']}"
+    yield f"  held           {held['why']}, since {held['held_at']}"
+    for subject in changed_subjects(held):
+        yield f"  about          {subject}"
+
+
+def changed_subjects(held: Mapping[str, Any]) -> list[str]:
+    """The subjects that a held event would change."""
+    revoked = [f"{item['what']} {item['value']}" for item in held["revocations"]]
+    return revoked + [f"{item['what']} {item['subject']}" for item in held["signals"]]
+
+
 def table_lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Rows with aligned columns, the first one being their titles."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "access": "zta_authz.cli.access",
     "revoke": "zta_authz.cli.revoke",
     "unrevoke": "zta_authz.cli.unrevoke",
+    "signals": "zta_authz.cli.signals",
     "status": "zta_authz.cli.status",
     "check": "zta_authz.cli.check",
     "explain": "zta_authz.cli.explain",
