@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zta_authz.administrator.store.port import Store
 
 REQUESTED = EventKind.ACCESS_REQUESTED
+LONG = 1e7  # a lease that does not end while a test runs
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ class Replica:
         self.client = HttpClient(rules or AddressRules(allow_private=True), allow_http=True)
         receiver = Receiver("hook", url, str(secret), frozenset({"access.requested", "access.break_glass"}), "c1")
         self.sender = Sender(
-            receiver, store, self.client, Lease(store, "lease/c1", name, 3600.0), lambda: "epoch-1",
+            receiver, store, self.client, Lease(store, "lease/c1", name, LONG), lambda: "epoch-1",
             lambda _, outcome: self.outcomes.append(outcome), time.time, lambda _, most: most,
         )  # fmt: skip
 
@@ -275,7 +276,7 @@ async def test_no_event_is_lost_whichever_call_of_the_store_fails(
         await second.steps()
     if len(hook.accepted) < 2:  # the lease of the dead process has to end first
         async with replica(store, hook.url, secret) as third:
-            third.sender._lease = Lease(store, "lease/other", "three")
+            third.sender._lease = Lease(store, "lease/other", "three", LONG)
             await third.steps()
     assert list(dict.fromkeys(hook.accepted)) == expected
     assert len(hook.accepted) <= 3, "only the event that was being sent may come twice"
