@@ -148,7 +148,8 @@ def _with_facts(decision: Decision, facts: DecisionFacts) -> Decision:
 
 def facts_of(snapshot: Snapshot, workload: Workload | None, views: FactViews) -> OpenFacts:
     """Return the opener of the facts of a request to `workload`; None is the options' workload."""
-    return snapshot.models.opener(workload, views)
+    models = snapshot.models
+    return no_facts if views is NO_FACTS and models.is_empty else models.opener(workload, views)
 
 
 def _device_revocation(snapshot: Snapshot, inputs: Inputs) -> Refused | None:

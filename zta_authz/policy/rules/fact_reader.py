@@ -17,7 +17,6 @@ from zta_authz.model.facts import (
     NetworkFacts,
     SignalFacts,
 )
-from zta_authz.policy.rules.facts import no_facts
 from zta_authz.policy.rules.signal_facts import read_signals
 
 if TYPE_CHECKING:
@@ -168,8 +167,6 @@ class ModelTable:
 
     def opener(self, workload: Workload | None, views: FactViews) -> OpenFacts:
         """Opens the facts of requests to `workload`; None is the options' workload."""
-        if views is NO_FACTS and self.is_empty:
-            return no_facts
         in_force = self._in_force
         if in_force is None or in_force.views is not views:
             in_force = self._in_force = ViewsInForce(views, self.select(self.workload), in_force)
