@@ -86,7 +86,7 @@ def test_the_controls_are_allowed() -> None:
         {"x5t#S256": thumbprint(SAME_NAME)},
         {"x5t#s256": thumbprint(LEAF)},
         {"x5t#S256": thumbprint(LEAF), "jkt": thumbprint(LEAF)},
-        thumbprint(LEAF),
+        pytest.param(thumbprint(LEAF), id="the-thumbprint-itself"),  # an ID that no process makes up anew
         [],
     ],
 )

@@ -58,7 +58,14 @@ def test_a_decision_point_applies_every_revocation_of_tokens(name: str) -> None:
     assert refusal(compiled, bearer(TOKEN)) is Reason.TOKEN_REVOKED
 
 
-@pytest.mark.parametrize(("what", "value"), [(what, value) for what, values in OF_PEERS.items() for value in values])
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        pytest.param(what, value, id=f"{what}-{number}")  # the values are new in each process
+        for what, values in OF_PEERS.items()
+        for number, value in enumerate(values)
+    ],
+)
 def test_a_decision_point_applies_every_revocation_of_peers(what: str, value: str) -> None:
     compiled = verifier(rule(), bundles=(bundle(ROOT.pem),))
     assert accept(compiled, request(), PEER).principal == FRONTEND
