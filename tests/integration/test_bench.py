@@ -95,3 +95,19 @@ def test_what_telling_costs_is_measured_against_a_service_that_tells_nothing() -
     assert set(result["sides"]) == {"all off", "all on"}
     assert all(side["calls_per_second"] > 0 for side in result["sides"].values())
     assert -10 < result["cost"]["all on"] < 1
+
+
+def test_each_follower_of_the_benchmark_gets_each_change() -> None:
+    arguments = ["--followers", "4", "--processes", "1", "--commits", "2", "--rate", "5", "--tls"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.following", *arguments],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["followers"], result["changes"], result["missing"]) == (4, 2, 0)
+    assert 0 < result["p50_ms"] <= result["p99_ms"] <= result["max_ms"]

@@ -43,6 +43,7 @@ from zta_authz.administrator.views_servers import views_servers
 from zta_authz.administrator.webhooks.service import build_webhooks
 from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.errors import Fault, SettingsErrors
+from zta_authz.policy_sources.pacing import collect_rarely
 from zta_authz.servers.listeners import Endpoint
 from zta_authz.service.observability import new_origin
 from zta_authz.settings.audit import open_audit, open_checkpoints
@@ -73,6 +74,7 @@ def administer(settings: Settings, *, embedded: bool = False) -> None:
     With `embedded`, it is beside a service: it also ends when its standard input does.
     """
     configure_logging(settings.log.level, for_people=settings.log.format == "text")
+    collect_rarely()
     try:
         uvloop.run(_administer(embedded_settings(settings) if embedded else settings, embedded=embedded))
     finally:

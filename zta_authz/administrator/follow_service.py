@@ -23,6 +23,7 @@ FOLLOW: Final = "Follow"
 HEARTBEAT_SECONDS: Final = 5.0
 MAX_CATCH_UP: Final = 1024
 """The whole view is made again once more items than that have changed since."""
+CATCH_UP_SECONDS: Final = 5.0
 MAX_FOLLOWERS: Final = 4096
 _MAX_NODE: Final = 200
 _LOG = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class FollowService:
     async def updates(self, epoch: str, revision: int) -> AsyncGenerator[bytes, None]:
         """Yield what changes after `revision`, as `follow` does."""
         view = self._view
+        await self._catch_up(epoch, revision)
         while True:
             delta = view.since(epoch, revision)
             if delta is None:
@@ -79,6 +81,13 @@ class FollowService:
                     await asyncio.sleep(0)
                 revision = delta.revision
             await view.wait(epoch, revision, self._heartbeat)
+
+    async def _catch_up(self, epoch: str, revision: int) -> None:
+        """Wait until the view has a follower's `revision`, for a while: another administrator may be ahead of it."""
+        view, loop = self._view, asyncio.get_running_loop()
+        deadline = loop.time() + CATCH_UP_SECONDS
+        while view.epoch == epoch and view.revision < revision and loop.time() < deadline:
+            await view.wait(epoch, view.revision, deadline - loop.time())
 
     def _whole_view(self) -> _WholeView:
         """The whole view as it is now, or a little earlier: a follower gets what has changed since right after it."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Entry = tuple[str, bytes | None]
 """An item's key and its serialized `Item`, None for one that is removed."""
 
-PAGE_ITEMS: Final = 128
+PAGE_ITEMS: Final = 64
 PAGE_BYTES: Final = 128 * 1024
 _PUT_TAG: Final = bytes((ViewUpdate.PUT_FIELD_NUMBER << 3 | 2,))
 

@@ -195,6 +195,7 @@ class RelayReader:
         self.invalid = 0
         self._connection = connection
         self._views = views
+        views.accepts_older = True  # the supervisor has decided that
         self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
 

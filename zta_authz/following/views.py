@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from zta_authz.access.grants import GrantTable
 from zta_authz.following.items import InvalidItem, read_grant, read_revocation, read_signal, read_source
@@ -17,12 +17,13 @@ from zta_authz.following.position import MAX_ITEM_BYTES, MAX_ITEMS, InvalidView,
 from zta_authz.security_events.signal_table import SignalTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from zta_authz._proto import administrator_pb2 as pb
     from zta_authz.authn.revocation import DynamicRevocations
     from zta_authz.model.facts import FactSlot
 
+GROWTH_ITEMS: Final = 10_000
 _LOG = logging.getLogger(__name__)
 
 
@@ -39,9 +40,19 @@ class _Staged:
 class FollowedViews(ViewPosition):
     """The views in force. Use it in the thread that decides. `refused` counts items that could not be read."""
 
-    def __init__(self, slot: FactSlot, revocations: DynamicRevocations, max_age: float) -> None:
-        """Publish grants and signals in `slot`. They are stale until the first view is complete."""
+    def __init__(
+        self,
+        slot: FactSlot,
+        revocations: DynamicRevocations,
+        max_age: float,
+        on_growth: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Publish grants and signals in `slot`. They are stale until the first view is complete.
+
+        `on_growth` is called after every `GROWTH_ITEMS` items of a full view, and after its end.
+        """
         super().__init__()
+        self._on_growth = on_growth
         self.refused = 0
         self.grants = GrantTable(max_age)
         self.signals = SignalTable(max_age)
@@ -77,6 +88,7 @@ class FollowedViews(ViewPosition):
             self.signals.replace(staged.signals)
             self._keep_lost(staged, now)
             self._revocations.clear(keep=staged.revocations | self._lost)
+            self._on_growth()
 
     def _keep_lost(self, staged: _Staged, now: float) -> None:
         """Note the revocations in force that the store of another epoch does not have."""
@@ -94,6 +106,8 @@ class FollowedViews(ViewPosition):
         for item in items:
             if staged is not None:
                 staged.items += 1
+                if staged.items % GROWTH_ITEMS == 0:
+                    self._on_growth()
             total = 0 if staged is None else staged.items
             if max(total, self._size) > MAX_ITEMS:
                 raise InvalidView(f"a view of more than {MAX_ITEMS} items")

@@ -28,6 +28,9 @@ SWITCH_SECONDS: Final = 0.0005
 COLLECTIONS: Final = (700, 2, 1_000_000_000)
 """Thresholds of the three garbage collector generations during compilation. The oldest is never collected."""
 
+RARELY: Final = (700, 10, 1000)
+"""The same, with about a hundredth of CPython's full collections."""
+
 FEW_BLOCKS: Final = 60_000
 """Memory blocks of about 2,000 rules. A full collection over them takes only 3 ms."""
 
@@ -118,6 +121,23 @@ def freeze_gc(*, at_start: bool = False) -> None:
     gc.collect() if at_start else gc.collect(1)
     gc.freeze()
     gc.collect()  # resets the count of old objects, which otherwise postpones the next full collection
+
+
+def collect_rarely() -> None:
+    """Make full collections rare in a process with many long-lived objects, such as the streams of 1,000 followers.
+
+    A full collection over those takes 100 ms and more. Young garbage is collected as before.
+    """
+    gc.set_threshold(*RARELY)
+
+
+def freeze_growth() -> None:
+    """Hide all live objects from the collector while many are added: a full collection over them delays answers.
+
+    As `freeze_gc` says, a frozen cycle stays forever, so do it rarely. Garbage among young objects is collected first.
+    """
+    gc.collect(1)
+    gc.freeze()
 
 
 def release_gradually(roots: list[object], pause: Pause) -> int:

@@ -13,6 +13,7 @@ from zta_authz.following.relay import RelayReader
 from zta_authz.following.tls import AdministratorTls, AgentIdentity, IdentityFiles, TlsProblem
 from zta_authz.following.views import FollowedViews
 from zta_authz.model.spiffe import SpiffeId
+from zta_authz.policy_sources.pacing import freeze_growth
 from zta_authz.ports import FollowingStatus
 from zta_authz.servers.listeners import Endpoint
 from zta_authz.settings.following_model import host_and_port
@@ -61,7 +62,7 @@ class Following:
         self._feed: Follower | RelayReader | None = None
         self._address = settings.administrator.followed or ""
         if self._address:
-            self._views = FollowedViews(facts, self._revocations, settings.administrator.max_age_seconds)
+            self._views = FollowedViews(facts, self._revocations, settings.administrator.max_age_seconds, freeze_growth)
 
     def use_in(self, verifier: IdentityVerifier) -> None:
         """Apply the administrator's revocations in the first verifier. Those that replace it inherit them."""

@@ -131,6 +131,28 @@ async def test_large_changes_come_in_pages_and_count_as_one(
         assert len(views.grants) == 1
 
 
+async def test_a_follower_that_is_ahead_waits_for_this_administrator_and_gets_only_what_changed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.commit(Change(put=grant("a")))
+    view = PublishedView(store)
+    await view.start()
+    stream = FollowService(view).updates(view.epoch, 2)
+    first = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.05)
+    assert not first.done()
+    await store.commit(Change(put=grant("b")))
+    update = pb.ViewUpdate.FromString(await first)
+    assert (update.full, update.revision, len(update.put)) == (False, 2, 0)
+    await stream.aclose()
+    monkeypatch.setattr(module, "CATCH_UP_SECONDS", 0.05)
+    stream = FollowService(view).updates(view.epoch, 99)
+    update = pb.ViewUpdate.FromString(await anext(stream))
+    assert (update.full, update.revision) == (True, 2)
+    await stream.aclose()
+    await view.close()
+
+
 async def test_pages_are_bounded_in_bytes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages_module, "PAGE_BYTES", 60)
     await store.commit(Change(put=grant("a") | grant("b")))

@@ -107,7 +107,7 @@ async def test_revocations_that_the_store_lost_reach_new_workers_too() -> None:
 async def test_a_large_view_comes_in_pages() -> None:
     relayed = RelayedView()
     relayed.apply(change(*(grant(f"g{number}") for number in range(1000)), full=True), NOW)
-    assert len(relayed.whole()) == 8
+    assert len(relayed.whole()) == 16
     async with worker_of(relayed) as worker:
         await until(lambda: worker.views.is_complete)
         assert len(worker.views.grants) == 1000

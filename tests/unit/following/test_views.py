@@ -230,6 +230,41 @@ def test_a_view_with_too_many_items_is_refused(monkeypatch: pytest.MonkeyPatch) 
         followed.full(grant("g1"), grant("g2"), grant("g3"))
 
 
+def test_a_replica_that_is_behind_does_not_take_back_what_is_in_force() -> None:
+    followed = Followed()
+    followed.full(grant("g1"), revision=5)
+    followed.update(revocation("r1"), removed=["grant/g1"], revision=9, complete=True)
+    followed.views.forget_position()
+    for seconds in (1, 30, 60):
+        with pytest.raises(InvalidView, match="older than the one in force"):
+            followed.full(grant("g1"), revision=8, now=NOW + seconds)
+    assert (followed.holds(), len(followed.revocations)) == (False, 1)
+    followed.full(revocation("r1"), revision=9, now=NOW + 70)
+    followed.views.forget_position()
+    with pytest.raises(InvalidView, match="older than the one in force"):
+        followed.full(revision=8, now=NOW + 80)
+
+
+def test_a_store_that_lost_changes_is_accepted_after_a_while_and_revocations_stay() -> None:
+    followed = Followed()
+    followed.full(revocation("r1"), revision=9)
+    with pytest.raises(InvalidView):
+        followed.full(grant("g1"), revision=3, now=NOW + 1)
+    followed.full(grant("g1", until=NOW + 500), revision=3, now=NOW + 62)
+    assert (followed.views.revision, followed.holds(NOW + 62), len(followed.revocations)) == (3, True, 1)
+
+
+def test_the_owner_is_called_when_a_full_view_adds_many_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROWTH_ITEMS", 2)
+    grown = list[int]()
+    views = FollowedViews(FactSlot(), DynamicRevocations(), 600.0, lambda: grown.append(1))
+    items = [grant(f"g{number}") for number in range(5)]
+    views.apply(pb.ViewUpdate(epoch="e", revision=1, put=items, full=True, complete=True), NOW)
+    assert len(grown) == 3
+    views.apply(pb.ViewUpdate(epoch="e", revision=2, put=items, complete=True), NOW)
+    assert len(grown) == 3
+
+
 def test_revocations_of_full_views_that_never_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ITEMS", 3)
     followed = Followed()

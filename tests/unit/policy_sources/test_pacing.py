@@ -20,7 +20,9 @@ from zta_authz.policy_sources.pacing import (
     FEW_BLOCKS,
     CooperativePause,
     background_compilation,
+    collect_rarely,
     freeze_gc,
+    freeze_growth,
     release_gradually,
 )
 
@@ -197,6 +199,26 @@ def test_a_full_collection_never_looks_at_many_new_rules() -> None:
 
 
 @pytest.mark.usefixtures("settled")
+def test_growth_is_hidden_from_the_collector_and_freed_without_it() -> None:
+    grown = [[number] for number in range(1000)]
+    before = gc.get_freeze_count()
+    try:
+        freeze_growth()
+        assert gc.get_freeze_count() >= before + len(grown)
+    finally:
+        gc.unfreeze()
+
+
+def test_full_collections_are_rare_where_objects_live_long() -> None:
+    thresholds = gc.get_threshold()
+    try:
+        collect_rarely()
+        assert gc.get_threshold()[:2] == (700, 10)
+        assert gc.get_threshold()[2] >= 100 * 10
+    finally:
+        gc.set_threshold(*thresholds)
+
+
 def test_frozen_objects_do_not_postpone_the_next_full_collection() -> None:
     gone = old_garbage()
     gc.enable()
