@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.property.reference_evaluator import Case
 from tests.property.reference_facts import Known, key_value, resource_class, trust
 from tests.support.policies import STRICT, identity, request
-from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, FactViews, NetworkFacts, Unknown, known
+from zta_authz.model.facts import ABSENT, DeviceFacts, Fact, FactViews, NetworkFacts, SignalFacts, Unknown, known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +45,7 @@ _DEVICE: dict[str, tuple[Any, ...]] = {
     "osVersion": ("26.1", "26.1.0", "26", "9.20", "26.10", "macOS 26.2", "10.0.22631", ""),
     "lastSeen": (int(NOW), int(NOW) - 3600, int(NOW) - 3601, int(NOW) + 301),
 }  # fmt: skip
+_SIGNALS: dict[str, tuple[Any, ...]] = {"risk": ("LOW", "MEDIUM", "HIGH"), "assurance": ("aal/2", "aal/1", "")}
 _CLAIMS: dict[str, tuple[Any, ...]] = {
     "acr": ("phr", "pwd", "gold", "phrh", "", 2, None),
     "amr": (["pwd", "hwk"], ["mfa"], ["pwd"], ["pwd", "pin"], ["face", 7], "mfa", []),
@@ -57,6 +58,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "zta.remote.country": (*_COUNTRIES, "*"), "zta.remote.asn": ("1", "64500"), "zta.remote.reputation": ("0", "50", "100"), "zta.remote.anonymous": ("true", "false"),
     "zta.remote.corporate": ("true", "false"), "zta.device.id": ("laptop-1", "lap*", "*"), "zta.device.managed": ("true", "false"),
     "zta.device.os": ("macOS", "mac*", "*s"), "zta.device.compliant": ("true",), "zta.resource.class": _CLASSES,
+    "zta.signals.risk": ("LOW", "MEDIUM", "HIGH"), "zta.signals.assurance": ("aal/2", "aal/*", "*"),
 }  # fmt: skip
 _LEVEL_SETS = (["HIGH"], ["MEDIUM", "HIGH"], ["LOW", "MEDIUM", "HIGH"])
 _LOW_SETS = (["DENY"], ["DENY", "LOW"], ["DENY", "LOW", "MEDIUM"])
@@ -98,6 +100,8 @@ CONDITIONS: dict[str, Callable[[Known], bool | None]] = {
     "device.id == 'laptop-1'": _compared(lambda seen: seen.device.device_id or None, lambda value: value == "laptop-1"),
     "device.fields.os != 'Windows'": _compared(lambda seen: seen.field("os"), lambda value: value != "Windows"),
     "resource.class != 'public'": _compared(lambda seen: resource_class(seen) or None, lambda value: value != "public"),
+    "signals.risk != 'HIGH'": _compared(lambda seen: seen.signal("risk"), lambda value: value != "HIGH"),
+    "signals.assurance == 'aal/2'": _compared(lambda seen: seen.signal("assurance"), lambda value: value == "aal/2"),
     "request.method == 'GET' || remote.corporate": lambda seen: _either(
         seen.case.request.method == "GET", seen.remote("corporate")
     ),
@@ -122,6 +126,7 @@ class State:
     network: NetworkFacts
     device: DeviceFacts
     documents: tuple[Document, ...] = field(default=(), compare=False)
+    signals: SignalFacts = field(default_factory=SignalFacts)
 
     @property
     def identity(self) -> Identity:
@@ -129,12 +134,12 @@ class State:
 
     @property
     def views(self) -> FactViews:
-        return FactViews(assumed_network=self.network, assumed_device=self.device)
+        return FactViews(assumed_network=self.network, assumed_device=self.device, assumed_signals=self.signals)
 
     @property
     def known(self) -> Known:
         case = Case(self.request, self.identity, STRICT)
-        return Known(case, self.network, self.device, NOW, self.documents, MEANINGS)
+        return Known(case, self.network, self.device, NOW, self.documents, MEANINGS, self.signals)
 
     def losing(self) -> Iterator[State]:
         """The same with one signal less: a fact that becomes unknown, or a claim that is missing."""
@@ -142,6 +147,7 @@ class State:
             if getattr(self.network, name).unknown is None:
                 for state in Unknown:
                     yield replace(self, network=replace(self.network, **{name: Fact(None, state)}))
+        yield from self._losing_signals()
         fields = self.device.fields or {}
         for name, fact in fields.items():
             if fact.unknown is None:
@@ -151,6 +157,11 @@ class State:
         for name in ("amr", "auth_time", "account_created_at", "security_violations", "acr"):
             if self.claims is not None and name in self.claims:
                 yield replace(self, claims={key: value for key, value in self.claims.items() if key != name})
+
+    def _losing_signals(self) -> Iterator[State]:
+        for name in _SIGNALS:
+            if getattr(self.signals, name).unknown is None:
+                yield replace(self, signals=replace(self.signals, **{name: Fact(None, Unknown.STALE)}))
 
 
 class FactShapes:
@@ -289,7 +300,8 @@ class FactShapes:
 
     def _signal(self, component: str, number: int) -> Document:
         built_in = {
-            "user": ("noMfa",), "device": ("unmanaged", "unencrypted", "noFirewall", "unknownDevice"),
+            "user": ("noMfa", "highRisk", "elevatedRisk"),
+            "device": ("unmanaged", "notCompliant", "noFirewall", "unknownDevice"),
             "network": ("countryNotAllowed", "badReputation", "anonymousNetwork"),
         }[component]  # fmt: skip
         signal: Document = {"name": f"s{number}", "points": -self.random.choice((1, 5, 30, 30, 100))}
@@ -337,7 +349,8 @@ class FactShapes:
             claims |= {name: self._value(values, good) for name, values in _CLAIMS.items() if self.chance(0.85)}
         path = self.random.choice(_PLAIN_PATHS if self.chance(0.6) else _PATHS)
         asked = request(self.random.choice(_METHODS), path, self.random.choice(_HOSTS))
-        return State(asked, claims, network, device, tuple(documents))
+        signals = SignalFacts(**{name: self._fact(values, good) for name, values in _SIGNALS.items()})
+        return State(asked, claims, network, device, tuple(documents), signals)
 
     def _value(self, values: Sequence[Any], good: float) -> Any:
         return values[0] if self.chance(good) else self.random.choice(values)

@@ -18,7 +18,7 @@ from tests.property import reference_evaluator as reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from zta_authz.model.facts import DeviceFacts, NetworkFacts
+    from zta_authz.model.facts import DeviceFacts, NetworkFacts, SignalFacts
 
 Document = dict[str, Any]
 LEVELS = ("DENY", "LOW", "MEDIUM", "HIGH")
@@ -70,6 +70,7 @@ _DEVICE_FIELDS = {
     "unencrypted": "encrypted",
     "noFirewall": "firewall",
     "staleAntivirus": "antivirus",
+    "notCompliant": "compliant",
 }
 _SEED_SCORES = {"public": 10000, "internal": 7000, "confidential": 4000, "restricted": 2000, "": 5000}
 
@@ -84,6 +85,7 @@ class Known:
     now: float
     documents: tuple[Document, ...] = ()
     conditions: Mapping[str, Callable[[Known], bool | None]] = field(default_factory=dict)
+    signals: SignalFacts | None = None
 
     @property
     def claims(self) -> Mapping[str, Any]:
@@ -94,6 +96,11 @@ class Known:
         """A fact of the network, None if it is unknown."""
         fact = getattr(self.network, name)
         return fact.value if fact.unknown is None else None
+
+    def signal(self, name: str) -> Any:
+        """What security events say about the caller, None if it is unknown."""
+        fact = None if self.signals is None else getattr(self.signals, name)
+        return fact.value if fact is not None and fact.unknown is None else None
 
     def field(self, name: str) -> Any:
         """A field of the device, None if it is unknown."""
@@ -181,6 +188,8 @@ def key_value(key: str, known: Known) -> Any:
     _, group, name = key.split(".", 2)
     if group == "remote":
         return known.remote(name)
+    if group == "signals":
+        return known.signal(name)
     if key == "zta.device.id":
         return known.device.device_id or None
     if group == "device":
@@ -338,6 +347,8 @@ def _is_off(name: str, spec: Mapping[str, Any], known: Known) -> bool:
         return known.field(_DEVICE_FIELDS[name]) is True
     if name == "unknownDevice":
         return known.device.device_id != ""
+    if name in ("highRisk", "elevatedRisk"):
+        return known.signal("risk") in (("LOW", "MEDIUM") if name == "highRisk" else ("LOW",))
     if name == "noMfa":
         methods = known.claims.get("amr")
         given = {method for method in methods if isinstance(method, str)} if isinstance(methods, list) else set()

@@ -40,7 +40,9 @@ def written(state: State) -> dict[str, Any]:
     asked["destination"] = {"ip": state.request.destination.ip, "port": state.request.destination.port}
     if state.claims is not None:
         asked["claims"] = state.claims
-    return asked | {"facts": {"network": network} | ({"device": device} if state.device.device_id else {})}
+    signals = {name: shown(name, getattr(state.signals, name)) for name in ("risk", "assurance")}
+    facts = {"network": network, "signals": signals}
+    return asked | {"facts": facts | ({"device": device} if state.device.device_id else {})}
 
 
 def shown(name: str, fact: Fact) -> Any:
