@@ -100,6 +100,7 @@ def administrator() -> AdministratorMetrics:
     """The metrics of an administrator that exports every metric."""
     metrics = AdministratorMetrics()
     metrics.keys = lambda: ["grant/1"]
+    metrics.calls = lambda: {("http", "ok"): 1}
     metrics.signals.received("default/idp", "session-revoked", Result.ACCEPTED, 1.0)
     state = SourceState("default/idp", Delivery.POLL, "s", 1.0, 1.0, "", 600.0)
     metrics.signals.states = lambda: [state]

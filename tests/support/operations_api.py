@@ -20,6 +20,7 @@ from zta_authz.administrator.grants import Grants
 from zta_authz.administrator.operations import Operations
 from zta_authz.administrator.operations_servers import operations_servers
 from zta_authz.administrator.operator_authorization import OperatorAuthorization, operator_options
+from zta_authz.administrator.problems import CallCounts
 from zta_authz.administrator.revocations import Revocations
 from zta_authz.administrator.signals.held import HeldEvents
 from zta_authz.administrator.signals.intake import Intake, StreamFacts
@@ -114,6 +115,7 @@ class Api:
         self.grpc_tcp = ""
         self.store = store
         self.sink = sink
+        self.counts = CallCounts()
 
     async def hold(self, jti: str) -> None:
         """Receive a security event about a whole tenant, which is held."""
@@ -189,7 +191,7 @@ async def running(
     held = HeldEvents(opened)
     operations = Operations(authorization, Grants(opened, lambda: compiled.entitlements), Revocations(opened), held)
     section = OperationsSettings(http=(f"unix:{api.http}", "127.0.0.1:0"), grpc=(api.grpc, "127.0.0.1:0"))
-    servers = operations_servers(section, operations, tls, SocketAccess(), Workload(), token)
+    servers = operations_servers(section, operations, tls, SocketAccess(), Workload(), token, api.counts)
     addresses = await servers.start()
     api.http_tcp = (addresses[1].host, addresses[1].port)
     api.grpc_tcp = str(addresses[-1])

@@ -32,6 +32,7 @@ from zta_authz.administrator.operator_authorization import OperatorAuthorization
 from zta_authz.administrator.own_view import OwnView
 from zta_authz.administrator.policies import OperatorPolicies
 from zta_authz.administrator.policy_records import PolicyRecords
+from zta_authz.administrator.problems import CallCounts
 from zta_authz.administrator.recovery import Recovery
 from zta_authz.administrator.revocations import Revocations
 from zta_authz.administrator.signals.held import HeldCounter, HeldEvents
@@ -288,7 +289,9 @@ class Administrator:
     async def _listen(self, follow: FollowService, operations: Operations, token: TokenExchange | None) -> None:
         access, tls, workload = self._settings.socket_access(), self._policies.tls, self._settings.options().workload
         views = views_servers(self._section.views, tls, access, follow)
-        calls = operations_servers(self._section.operations, operations, tls, access, workload, token)
+        counts = CallCounts()
+        self._metrics.calls = lambda: counts.calls
+        calls = operations_servers(self._section.operations, operations, tls, access, workload, token, counts)
         self._servers = [views, calls]
         await views.start()
         self._operations_at = await calls.start()

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from zta_authz._proto import administrator_pb2 as pb
 from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.operations import Origin
-from zta_authz.administrator.problems import ApiReason, CallRefused, RunningCalls, problem_of
+from zta_authz.administrator.problems import OK, ApiReason, CallCounts, CallRefused, RunningCalls, problem_of
 from zta_authz.administrator.view_items import RevocationItem, SignalItem
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ OPTIONS: Final = (
 """Options of a server that serves this API: its callers are people and programs, and no proxies."""
 REASON: Final = "zta-reason"
 CHALLENGE: Final = "www-authenticate"
+_API: Final = "grpc"
 _DEFAULT_PAGE: Final = 100
 _MAX_NUMBER: Final = 2.0**40
 
@@ -47,9 +48,10 @@ _Request = TypeVar("_Request", bound=Message)
 class GrpcApi:
     """The methods of `Operations`, for `GrpcServer`."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, counts: CallCounts | None = None) -> None:
         self._operations = operations
         self._calls = RunningCalls()
+        self._counts = CallCounts() if counts is None else counts
 
     def methods(self) -> Mapping[str, Mapping[str, Callable[[bytes, Any, str], Awaitable[bytes]]]]:
         """The methods, bytes in and out. The third argument is the caller's SPIFFE ID, "" without one."""
@@ -82,9 +84,13 @@ class GrpcApi:
             try:
                 origin = Origin(caller, _authorization(context))
                 response = await self._calls.run(answer(origin, _parse(kind, payload)))
-                return response.SerializeToString()
+                data = response.SerializeToString()
             except Exception as error:  # noqa: BLE001  a client gets no exception, whatever it is
                 problem = problem_of(error)
+            else:
+                self._counts.add(_API, OK)
+                return data
+            self._counts.add(_API, problem.reason)
             metadata = [(REASON, str(problem.reason))]
             if problem.challenge:
                 metadata.append((CHALLENGE, problem.challenge))

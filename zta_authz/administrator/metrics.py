@@ -24,6 +24,7 @@ REVISION: Final = "zta_administrator_revision"
 ITEMS: Final = "zta_administrator_items"
 FAILING: Final = "zta_administrator_failing"
 EVENTS: Final = "zta_access_events"
+CALLS: Final = "zta_administrator_calls"
 PARTS: Final = ("store", "access_log")
 
 
@@ -38,6 +39,7 @@ class AdministratorMetrics(Collector):
         self.revision: Callable[[], int] = int
         self.keys: Callable[[], list[str]] = list
         self.failures: Callable[[], dict[str, str]] = dict
+        self.calls: Callable[[], Mapping[tuple[str, str], int]] = dict
         self.events: Callable[[], Mapping[str, int]] = dict
         self.registry.register(self)
 
@@ -62,3 +64,7 @@ class AdministratorMetrics(Collector):
         for event_kind in EventKind:
             events.add_metric((event_kind,), written.get(event_kind, 0))
         yield events
+        calls = CounterMetricFamily(CALLS, "Calls of the operations.", labels=("api", "result"))
+        for (api, result), count in sorted(self.calls().items()):
+            calls.add_metric((api, result), count)
+        yield calls

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from zta_authz.administrator.operations import Operations
+    from zta_authz.administrator.problems import CallCounts
     from zta_authz.administrator.rest_api import TokenEndpoint
     from zta_authz.model.options import Workload
     from zta_authz.servers.listeners import SocketAccess
@@ -30,6 +31,7 @@ def operations_servers(
     access: SocketAccess,
     workload: Workload,
     token: TokenEndpoint | None = None,
+    counts: CallCounts | None = None,
 ) -> ServerGroup:
     """Build the servers of `section`. `tls` has our certificate. Callers are named after the workload's trust domain.
 
@@ -39,21 +41,22 @@ def operations_servers(
     domains = (workload.trust_domain, *workload.trust_domain_aliases)
     admitted = None if tls is None else tls.with_allowed(operators(domains))
     servers: list[Server] = [
-        RestApi(operations, Endpoint.parse(text), domains[0], tls=admitted, access=access, token=token)
+        RestApi(operations, Endpoint.parse(text), domains[0], tls=admitted, access=access, token=token, counts=counts)
         for text in section.http
     ]
-    servers += _grpc_servers(operations, [Endpoint.parse(text) for text in section.grpc], admitted, access, domains[0])
+    endpoints = [Endpoint.parse(text) for text in section.grpc]
+    servers += _grpc_servers(GrpcApi(operations, counts), endpoints, admitted, access, domains[0])
     return ServerGroup(servers)
 
 
 def _grpc_servers(
-    operations: Operations,
+    api: GrpcApi,
     endpoints: Sequence[Endpoint],
     tls: MutualTls | SvidTls | None,
     access: SocketAccess,
     trust_domain: str,
 ) -> Iterator[GrpcServer]:
-    methods = GrpcApi(operations).methods()
+    methods = api.methods()
     plain = [endpoint for endpoint in endpoints if endpoint.is_unix or tls is None]
     secured = [endpoint for endpoint in endpoints if endpoint not in plain]
     if plain:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -32,6 +33,22 @@ _MAX_DETAIL: Final = 1000
 _UNCERTAIN: Final = "the change may have been made: look before you repeat it"
 _LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+
+
+OK: Final = "ok"
+NOT_EXCHANGED: Final = "not_exchanged"
+"""A token that `/token` did not exchange; its answer is an error of OAuth."""
+
+
+class CallCounts:
+    """Calls since the start, by API (`http`, `grpc`) and result: `OK`, `NOT_EXCHANGED` or a reason."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[tuple[str, str]] = Counter()
+
+    def add(self, api: str, result: str) -> None:
+        """Count one call."""
+        self.calls[api, str(result)] += 1
 
 
 class ApiReason(StrEnum):

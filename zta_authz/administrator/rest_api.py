@@ -8,6 +8,7 @@ that permission. A link in a mail, which is a GET, shows a request and never dec
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -18,7 +19,16 @@ from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.http_listener import HttpListener
 from zta_authz.administrator.local_callers import HttpCallers
 from zta_authz.administrator.operations import Origin
-from zta_authz.administrator.problems import RETRY_SECONDS, ApiReason, CallRefused, RunningCalls, problem_of
+from zta_authz.administrator.problems import (
+    NOT_EXCHANGED,
+    OK,
+    RETRY_SECONDS,
+    ApiReason,
+    CallCounts,
+    CallRefused,
+    RunningCalls,
+    problem_of,
+)
 from zta_authz.administrator.rest_routes import ROUTES, RestCall
 from zta_authz.servers.fast.tls import UnauthorizedPeer
 from zta_authz.servers.listeners import SocketAccess, listener_error
@@ -38,6 +48,7 @@ BODY_SECONDS: Final = 10.0
 """Time limit for the body of a request."""
 MAX_QUERY_FIELDS: Final = 8
 MAX_FORM_FIELDS: Final = 32
+_API: Final = "http"
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _HEADERS: Final = {
@@ -76,6 +87,7 @@ class RestApi:
         tls: MutualTls | SvidTls | None = None,
         access: SocketAccess = SocketAccess(),  # noqa: B008  frozen
         token: TokenEndpoint | None = None,
+        counts: CallCounts | None = None,
     ) -> None:
         """`tls`, which admits `local_callers.operators`, is for TCP. `token` also answers `POST /token`.
 
@@ -91,7 +103,8 @@ class RestApi:
         self._token = token
         self._callers = HttpCallers(trust_domain, None if endpoint.is_unix else tls)
         self._calls = RunningCalls()
-        application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_answer_problems])
+        self._counts = CallCounts() if counts is None else counts
+        application = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._answer])
         for route in ROUTES:
             application.router.add_route(route.method, route.path, self._handler(route))
         if token is not None:
@@ -123,6 +136,26 @@ class RestApi:
         reply = await self._calls.run(self._token.exchange(origin, form))
         return _response(reply.status, reply.fields)
 
+    @web.middleware
+    async def _answer(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Answer errors by problems, and count the call."""
+        allow = ""
+        try:
+            if request.version < HttpVersion10:
+                raise CallRefused(ApiReason.MALFORMED, "this version of HTTP is too old")
+            response = await handler(request)
+        except web.HTTPException as error:
+            problem, allow = problem_of(_as_refusal(error)), error.headers.get("Allow", "")
+        except Exception as error:  # noqa: BLE001  a client gets no exception, whatever it is
+            problem = problem_of(error)
+        else:
+            self._counts.add(_API, OK if response.status < HTTPStatus.BAD_REQUEST else NOT_EXCHANGED)
+            return response
+        self._counts.add(_API, problem.reason)
+        return _refusal(problem, allow)
+
     def _origin(self, request: web.Request) -> Origin:
         """Who calls. Raises `OperationRefused` and `CallRefused`."""
         _check_site(request)
@@ -136,21 +169,6 @@ class RestApi:
                 Refusal.UNAUTHENTICATED, "the request has several authorization headers, or a bad one"
             )
         return Origin(principal, tokens[0] if tokens else "")
-
-
-@web.middleware
-async def _answer_problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Answer errors by problems."""
-    try:
-        if request.version < HttpVersion10:
-            raise CallRefused(ApiReason.MALFORMED, "this version of HTTP is too old")
-        return await handler(request)
-    except web.HTTPException as error:
-        return _refusal(problem_of(_as_refusal(error)), error.headers.get("Allow", ""))
-    except Exception as error:  # noqa: BLE001  a client gets no exception, whatever it is
-        return _refusal(problem_of(error))
 
 
 def _as_refusal(error: web.HTTPException) -> CallRefused:

@@ -147,6 +147,12 @@ async def test_a_refusal_has_a_status_and_a_reason(api: Api) -> None:
     )  # fmt: skip
 
 
+async def test_calls_are_counted_by_their_results(api: Api) -> None:
+    await call(api, "ListGrants", b"", "mary")
+    await refusal(call(api, "GetGrant", b"", "mary"))
+    assert api.counts.calls == {("grpc", "ok"): 1, ("grpc", "not_found"): 1}
+
+
 async def test_an_unauthenticated_caller_learns_how_to_authenticate(api: Api) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await call(api, "ListGrants", b"", "", ("authorization", "Bearer a.b.c"))

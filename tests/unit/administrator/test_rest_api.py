@@ -161,6 +161,15 @@ async def test_a_refusal_is_a_problem(api: Api) -> None:
     assert answer.headers["Server"] == "zta-authz"
 
 
+async def test_calls_are_counted_by_their_results(api: Api) -> None:
+    await api.get("/access/requests", person="mary")
+    await api.get("/access/requests", person="mary")
+    await api.call("PUT", "/access/requests", person="mary")
+    await api.get("/access/requests?limit=x", person="mary")
+    counts = {"ok": 2, "method_not_allowed": 1, "malformed": 1}
+    assert api.counts.calls == {("http", result): count for result, count in counts.items()}
+
+
 REFUSED: dict[str, tuple[str, str, Any, str, tuple[int, str]]] = {
     "an unknown request": ("GET", f"/access/requests/{'0' * 16}", None, "mary", (404, "not_found")),
     "an ID that is none": ("GET", "/access/requests/..%2F..%2Frevocations", None, "mary", (404, "not_found")),
@@ -340,6 +349,7 @@ async def test_the_token_endpoint_reads_forms(tmp_path: Path) -> None:
         assert (await api.post("/token", b"a=%ff", Content_Type=form)).reason == (400, "malformed")
         assert (await api.post("/token", {"a": "b"})).reason == (415, "unsupported_media_type")
         assert (await api.call("GET", "/token?grant_type=a")).reason == (405, "method_not_allowed")
+        assert (api.counts.calls["http", "ok"], api.counts.calls["http", "not_exchanged"]) == (1, 1)
 
 
 def test_only_post_changes_anything() -> None:
