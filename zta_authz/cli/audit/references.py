@@ -89,14 +89,15 @@ class References:
         if decision is None:
             return
         self._place = (file, line)
-        time = seconds_of(decision.time)
-        if time is None:
-            if decision.grant is not None or decision.revocation or decision.signal:
-                self._find(decision, FindingKind.UNREADABLE, "has no time, so the access log can't explain it")
-            return
         if decision.verdict == "deny" and decision.decision_id in self.history.decisions:
             kind = self.history.decisions[decision.decision_id]
             self._find(decision, FindingKind.OPERATION_DENIED, f"denies, but the access log has its {kind}")
+        if decision.grant is None and not decision.revocation and not decision.signal:
+            return
+        time = seconds_of(decision.time)
+        if time is None:
+            self._find(decision, FindingKind.UNREADABLE, "has no time, so the access log can't explain it")
+            return
         if decision.grant is not None:
             self._compare_grant(decision, decision.grant, time)
         if decision.revocation:
