@@ -41,11 +41,11 @@ def grant_item(until: float = NOON + 3600, holder: SubjectItem = HOLDER, entitle
 class AccessLogFile:
     """An access log that is being written."""
 
-    def __init__(self, path: Path, max_bytes: int = 1 << 20) -> None:
+    def __init__(self, path: Path, max_bytes: int = 1 << 20, first_revision: int = 1) -> None:
         """Begin or continue the log."""
         self.path = path
         self._log = SegmentedLog(str(path), max_bytes=max_bytes, max_files=100, checkpoints=None)
-        self._revision = 0
+        self._revision = first_revision - 1
 
     def add(
         self, kind: EventKind, what: EventObject, time: float, *, actor: Actor = BOSS, reason: str = "",

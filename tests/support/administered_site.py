@@ -128,7 +128,7 @@ class Callers:
         """What the decision point says to a person: "" for an allow, else the reason."""
         message = self._messages.get(person)
         if message is None:
-            token = bearer(person).encode()
+            token = bearer(person, exp=int(time.time()) + 7200).encode()
             message = self._messages[person] = check_request([("authorization", token)]).SerializeToString()
         response = CheckResponse.FromString(await self._check(message, timeout=10))
         return "" if response.status.code == 0 else response.status.message
@@ -154,7 +154,8 @@ class Load:
     expected: Mapping[str, str]
     per_second: int = 100
     latencies: list[float] = field(default_factory=list)
-    wrong: list[tuple[str, str]] = field(default_factory=list)
+    wrong: list[tuple[float, str, str]] = field(default_factory=list)
+    """The seconds since the beginning, the person and the answer."""
 
     async def run(self, seconds: float) -> None:
         """Ask for so long."""
@@ -165,7 +166,7 @@ class Load:
             answer = await self.callers.check(person)
             self.latencies.append(time.monotonic() - asked)
             if answer != self.expected[person]:
-                self.wrong.append((person, answer))
+                self.wrong.append((now, person, answer))
             number += 1
             await asyncio.sleep(max(0.0, number / self.per_second - now))
 

@@ -171,6 +171,7 @@ class LoggedEvent(msgspec.Struct, frozen=True):
     schema: str
     time: str = ""
     epoch: str = ""
+    revision: int = 0
     event_id: str = ""
     kind: str = ""
     actor: Actor = Actor()

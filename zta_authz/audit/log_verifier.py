@@ -43,6 +43,8 @@ class FindingKind(StrEnum):
     GRANT_DIFFERS = "grant_differs"  # another entitlement, holder or end than in the access log
     REVOCATION_UNKNOWN = "revocation_unknown"
     SIGNAL_UNKNOWN = "signal_unknown"
+    EVENT_MISSING = "event_missing"  # the access log of another replica has it
+    EVENT_DIFFERS = "event_differs"
     OPERATION_DENIED = "operation_denied"  # the decision that an access event names denies
 
 

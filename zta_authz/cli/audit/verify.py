@@ -15,6 +15,7 @@ from zta_authz.audit.segments import is_lock_file
 from zta_authz.cli.audit.access_history import AccessHistory
 from zta_authz.cli.audit.log_files import all_segments, read_beginning, read_lines
 from zta_authz.cli.audit.references import References
+from zta_authz.cli.audit.replicas import ReplicaLog, compare_replicas
 from zta_authz.cli.output import one_line, print_json
 from zta_authz.errors import Fault, FaultsError
 
@@ -53,14 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise FaultsError([Fault("command line", 0, 0, message, "verify the logs one by one")])
     verification = _Verification(1 if arguments.first_record is None else arguments.first_record, key)
     signed = _checkpoints_by_log(arguments.checkpoints, logs)
-    history = AccessHistory()
-    references = References(history, arguments.clock_tolerance) if arguments.access_log else None
     of_access = [not set(access_files).isdisjoint(name for name, _ in files) for files in logs]
-    for files, checkpoints, is_access in zip(logs, signed, of_access, strict=True):
-        if is_access:
-            report = verification.verify(files, checkpoints, lambda _file, _line, data: history.read(data))
-            history.complete = history.complete or report.first_seq == 1
-    for files, checkpoints, is_access in zip(logs, signed, of_access, strict=True):
+    plan = list(zip(logs, signed, of_access, strict=True))
+    references = None
+    if arguments.access_log:
+        access = [(files, checkpoints) for files, checkpoints, is_access in plan if is_access]
+        references = References(_read_access_logs(verification, access), arguments.clock_tolerance)
+        compare_replicas(verification.replicas, references.report)
+    for files, checkpoints, is_access in plan:
         if not is_access:
             verification.verify(files, checkpoints, None if references is None else references.read)
     verified = verification.verified
@@ -85,6 +86,7 @@ class _Verification:
         self._first_record = first_record
         self._key = key
         self.verified: list[_Verified] = []
+        self.replicas: list[ReplicaLog] = []
 
     def verify(self, files: _Files, checkpoints: list[str], read: Callable[[str, int, bytes], None] | None) -> Report:
         """Verify a log, and pass each line with its file and number to `read`."""
@@ -101,6 +103,23 @@ class _Verification:
         report = verifier.finish()
         self.verified.append(_Verified(report, len(files)))
         return report
+
+
+def _read_access_logs(verification: _Verification, logs: list[tuple[_Files, list[str]]]) -> AccessHistory:
+    """Verify the access logs of all replicas, and return what they say together."""
+    history = AccessHistory()
+    for files, checkpoints in logs:
+        replica = ReplicaLog()
+
+        def read(file: str, line: int, data: bytes, replica: ReplicaLog = replica) -> None:
+            history.read(data)
+            if len(logs) > 1:
+                replica.read(file, line, data)
+
+        report = verification.verify(files, checkpoints, read)
+        verification.replicas.append(replica)
+        history.complete = history.complete or report.first_seq == 1
+    return history
 
 
 def _passed_on(name: str, lines: Iterator[bytes], read: Callable[[str, int, bytes], None]) -> Iterator[bytes]:
