@@ -123,7 +123,9 @@ class RestApi:
         async def handle(request: web.Request) -> web.Response:
             origin = self._origin(request)
             data = b"" if route.body is None else await _body(request, _JSON)
-            call = RestCall(origin, request.match_info.get("id", ""), _query(request), data)
+            call = RestCall(
+                origin, request.match_info.get("id", ""), read_query(request.rel_url.raw_query_string), data
+            )
             return _response(200, await self._calls.run(route.handler(self._operations, call)))
 
         return handle
@@ -132,7 +134,7 @@ class RestApi:
         if self._token is None:
             raise CallRefused(ApiReason.NO_SUCH_PATH, "there is no such path")
         origin = self._origin(request)
-        form = _form(await _body(request, _FORM))
+        form = read_form(await _body(request, _FORM))
         reply = await self._calls.run(self._token.exchange(origin, form))
         return _response(reply.status, reply.fields)
 
@@ -205,11 +207,12 @@ async def _body(request: web.Request, media_type: str) -> bytes:
         raise CallRefused(ApiReason.MALFORMED, "the body is not complete") from None
 
 
-def _query(request: web.Request) -> list[tuple[str, str]]:
-    return _pairs(request.rel_url.raw_query_string, MAX_QUERY_FIELDS)
+def read_query(text: str) -> list[tuple[str, str]]:
+    """The fields of a query. Raises `CallRefused`."""
+    return _pairs(text, MAX_QUERY_FIELDS)
 
 
-def _form(data: bytes) -> dict[str, str]:
+def read_form(data: bytes) -> dict[str, str]:
     """The fields of a form, none of which may be repeated (RFC 6749, section 3.2). Raises `CallRefused`."""
     pairs = _pairs(data.decode("latin-1"), MAX_FORM_FIELDS)
     form = dict(pairs)
