@@ -41,6 +41,7 @@ _OTHERS = frozenset(
         "promtool",
         "sed",
         "sha256sum",
+        "tee",
         "diff",
         "kill",
         "own",
@@ -72,6 +73,7 @@ _KUBECTL = frozenset(
         "wait",
     ]
 )
+_ID = "0123456789abcdef"
 _ROUNDABOUT = frozenset(("exec", "time", "sudo"))
 
 
@@ -97,7 +99,15 @@ def logical_lines(text: str) -> list[str]:
         end = here[1] if here else ""
         if line.strip() and not line.strip().startswith("#"):
             commands.append(line.strip())
-    return commands
+    return _with_variables(commands)
+
+
+def _with_variables(commands: list[str]) -> list[str]:
+    """Replace the variables that a line of the block sets, to a plain text or to what a command prints: an ID."""
+    printed = (re.match(r"([a-z_]+)=\$\(", command) for command in commands)
+    set_here = (re.fullmatch(r'([a-z_]+)="([^"$]*)"', command) for command in commands)
+    values = {match[1]: _ID for match in printed if match} | {match[1]: match[2] for match in set_here if match}
+    return [re.sub(r"\$([a-z_]+)\b", lambda match: values.get(match[1], match[0]), command) for command in commands]
 
 
 def simple_commands(line: str) -> list[list[str]]:
@@ -124,7 +134,7 @@ def simple_commands(line: str) -> list[list[str]]:
 
 
 def _without_prefix(words: list[str]) -> list[str]:
-    while words and (re.match(r"[A-Z_]+=", words[0]) or words[0] in _ROUNDABOUT):
+    while words and (re.match(r"[A-Za-z_]\w*=", words[0]) or words[0] in _ROUNDABOUT):
         words = words[1:]
     return words
 
