@@ -169,11 +169,18 @@ async def test_a_store_that_was_emptied_ends_grants_but_no_revocation(directory:
                 await others.comes_to(granted, "")
                 await callers.comes_to(granted, "")
             report(f"emptied: grants end after {lost:.2f} s, {revocations.figures()}; a new one knows it {again:.2f} s")
+        administrator.kill()
+        redis.kill()
+        redis.forget()
+        redis.start()
+        administrator.start()
+        async with callers_of(site.add("point3")) as others:
+            assert await others.check(revoked) == "token_revoked", "the first view that it gets has it"
         events = site.events("administrator1")
         opened = [event["detail"] for event in events if event["kind"] == "store.opened"]
-        assert len(opened) == 2
-        assert opened[1]["previous_revision"] > 0
-        assert sum(event["kind"] == "revocation.added" for event in events) == 2
+        assert len(opened) == 3
+        assert min(event["previous_revision"] for event in opened[1:]) > 0
+        assert sum(event["kind"] == "revocation.added" for event in events) == 3
         verified = await asyncio.to_thread(site.verify, "administrator1")
         assert verified.returncode == 0, verified.stdout + verified.stderr
 

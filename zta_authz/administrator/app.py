@@ -156,7 +156,9 @@ class Administrator:
         store = self._store = await self._open_store()
         log = self._log = await self._open_log(store)
         self._run(log.run(), "access log")
-        self._run(Recovery(store, log, self._section.access_log.path).run(), "lost revocations")
+        recovery = Recovery(store, log, self._section.access_log.path)
+        self._run(recovery.run(), "lost revocations")
+        await recovery.wait()
         view = self._view = PublishedView(store, self._on_store_failure)
         try:
             await view.start()

@@ -34,6 +34,7 @@ _MARK: Final = "recovered/"
 """`recovered/LOG` has the epoch for which the log LOG was read."""
 _BATCH: Final = 200
 _RETRY_SECONDS: Final = 2.0
+WAIT_SECONDS: Final = 30.0
 _ADDED: Final = frozenset({EventKind.REVOCATION_ADDED})
 _GONE: Final = frozenset({EventKind.REVOCATION_LIFTED, EventKind.REVOCATION_EXPIRED})
 _KINDS: Final = frozenset(map(str, Revoked))
@@ -48,6 +49,18 @@ class Recovery:
         self._store = store
         self._log = log
         self._path = Path(path)
+        self._compared = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait until the store was compared for the first time: its view has all revocations then.
+
+        Gives up after a while, because a view without some revocations is better than none for those who have one.
+        """
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._compared.wait()
+        except TimeoutError:
+            _LOG.error("the access log could not be compared with the store: revocations that it lost may be missing")
 
     async def run(self) -> None:
         """Compare at the start, and whenever the store has another epoch, until cancelled."""
@@ -57,6 +70,7 @@ class Recovery:
             while True:
                 try:
                     await self.recover(epoch)
+                    self._compared.set()
                     break
                 except (StoreError, OperationRefused, OSError) as error:
                     _LOG.error("revocations that the store may have lost can't be made again yet: %s", error)

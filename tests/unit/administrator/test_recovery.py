@@ -148,6 +148,21 @@ async def test_an_interrupted_recovery_is_completed_at_the_next_start(
         assert await second.in_force() == names
 
 
+async def test_the_start_waits_for_it_but_not_for_ever(
+    place: SqlitePlace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("zta_authz.administrator.recovery.WAIT_SECONDS", 0.05)
+    async with running(place) as one:
+        await one.recovery.wait()
+        assert "may be missing" in caplog.text
+        task = asyncio.ensure_future(one.recovery.run())
+        monkeypatch.setattr("zta_authz.administrator.recovery.WAIT_SECONDS", 10.0)
+        caplog.clear()
+        await one.recovery.wait()
+        assert caplog.text == ""
+        task.cancel()
+
+
 async def test_it_follows_every_change_of_the_epoch(place: SqlitePlace) -> None:
     async with running(place) as one:
         task = asyncio.ensure_future(one.recovery.run())
