@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
+from tests.integration.test_serve import get
 from tests.support.check_requests import FRONTEND, check_request
 from tests.support.service import RunningService, run_cli
 from tests.support.stores import SqlitePlace
 from tests.unit.administrator.test_follow_service import administrator
+from tests.unit.following.test_connection import ADMINISTRATOR, POINT, Pair, serving
 from zta_authz._proto.ext_authz_pb2 import CheckResponse
 from zta_authz.administrator.access_events import Actor
 from zta_authz.administrator.operator_authorization import AuthorizedCaller
@@ -139,7 +141,7 @@ async def test_workers_share_one_stream_and_a_new_worker_gets_the_whole_view(tmp
         async with administrator(store, followed) as administration:
             await grant(store)
             for worker in workers:
-                await wait_for(worker, "")
+                await wait_for(worker, "", seconds=20.0)  # the supervisor tries again after at most 10 s
             assert administration.followers == 1
             revocations = Revocations(store)
             revoked = await revocations.revoke(OPERATOR, "spiffe-id", FRONTEND, reason="stolen key")
@@ -150,5 +152,39 @@ async def test_workers_share_one_stream_and_a_new_worker_gets_the_whole_view(tmp
         async with administrator(store, followed):
             await revocations.lift(OPERATOR, revoked.id, "key replaced")
             for worker in workers:
-                await wait_for(worker, "", seconds=15.0)
+                await wait_for(worker, "", seconds=20.0)
+    await store.close()
+
+
+async def test_workers_follow_over_mutual_tls(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "hats.yaml").write_text(POLICIES)
+    pair, config = Pair(tmp_path), tmp_path / "settings.yaml"
+    store = await SqlitePlace(tmp_path).open()
+    await store.epoch()
+    async with serving(store, pair.server_tls()) as (port, callers):
+        config.write_text(
+            f'listen: ["unix:{tmp_path}/authz.sock"]\n'
+            "workers: 2\n"
+            f"policies: [{tmp_path}/policies]\n"
+            "peer: {trust_proxy: true, verify_certificate: never}\n"
+            'health: {listen: "127.0.0.1:0"}\n'
+            "audit: {sink: none}\n"
+            "administrator:\n"
+            f"  follow: localhost:{port}\n"
+            "  tls:\n"
+            f"    cert_file: {pair.directory}/cert.pem\n"
+            f"    key_file: {pair.directory}/key.pem\n"
+            f"    ca_file: {pair.directory}/ca.pem\n"
+            f"    spiffe_ids: [{ADMINISTRATOR!r}]\n"
+        )
+        with RunningService(config) as service:
+            started = await asyncio.to_thread(service.wait_for, "all workers serve")
+            await grant(store)
+            for number in (1, 2):
+                await wait_for(tmp_path / f"authz.sock.{number}", "")
+            page = await asyncio.to_thread(get, started["health"], "/metrics")
+            assert "zta_following_connected 1.0" in page[1]
+            assert "zta_following_streams_total 1.0" in page[1]
+    assert callers == {POINT}
     await store.close()

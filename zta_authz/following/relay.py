@@ -22,7 +22,7 @@ from zta_authz.following.position import MAX_ITEM_BYTES, MAX_ITEMS, InvalidView,
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from zta_authz.following.views import FollowedViews
 
@@ -46,6 +46,7 @@ class RelayedView(ViewPosition):
         self.connected = False
         self._staged: dict[str, bytes] | None = None
         self._lost: dict[str, bytes] = {}  # revocations that only earlier stores of the administrator had
+        self._pages: tuple[bytes, ...] | None = None  # the whole view, until it changes
         self._workers: set[_Worker] = set()
 
     def begin(self) -> None:
@@ -74,11 +75,12 @@ class RelayedView(ViewPosition):
     def _put(self, update: ViewUpdate) -> None:
         items = self.items if self._staged is None else self._staged
         for item in update.put:
-            if item.ByteSize() <= MAX_ITEM_BYTES:  # a worker counts a larger one as refused, and so does nobody
+            if item.ByteSize() <= MAX_ITEM_BYTES:  # workers refuse a larger one, and keep what they have
                 items[item.key] = item.SerializeToString()
         for key in update.removed:
             items.pop(key, None)
-        if self._staged is None:
+        if self._staged is None and (update.put or update.removed):
+            self._pages = None
             for key in (*(item.key for item in update.put), *update.removed):
                 self._lost.pop(key, None)
         if len(items) > MAX_ITEMS:
@@ -89,6 +91,7 @@ class RelayedView(ViewPosition):
         known = _revocations(self.items, now) if self.is_other_store else self._lost
         self._lost = {key: item for key, item in known.items() if key not in items}
         self.items = items | self._lost
+        self._pages = None
 
     def show_connected(self, *, connected: bool) -> None:
         """Pass on whether the administrator is reachable."""
@@ -110,16 +113,22 @@ class RelayedView(ViewPosition):
             self._workers.discard(worker)
             writer.close()
 
-    def whole(self) -> list[bytes]:
-        """The frames of the whole view; before there is one, a frame without news."""
+    def whole(self) -> Iterator[bytes]:
+        """Yield the frames of the whole view; before there is one, a frame without news."""
         if not self.is_complete:
-            return [self._frame(b"")]
+            yield self._frame(b"")
+            return
+        if self._pages is None:
+            self._pages = tuple(self._serialize())
+        for page in self._pages:
+            yield self._frame(page)
+
+    def _serialize(self) -> Iterator[bytes]:
         split = list(pages(list(self.items.items()))) or [()]
-        frames, epoch, last = [], self.epoch, len(split) - 1
+        epoch, last = self.epoch, len(split) - 1
         for number, page in enumerate(split):
             update = ViewUpdate(epoch=epoch, revision=self.revision, full=number == 0, complete=number == last)
-            frames.append(self._frame(serialized(update, page)))
-        return frames
+            yield serialized(update, page)
 
     def _frame(self, payload: bytes) -> bytes:
         heard_at = _NEVER if self.heard_at is None else self.heard_at

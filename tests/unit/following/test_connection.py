@@ -10,21 +10,26 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.integration.test_tls import Files, key_pem
-from tests.support.pki import root
+from tests.support.pki import private_key, root
 from tests.support.stores import SqlitePlace
 from tests.unit.administrator.test_follow_service import grant, until
 from zta_authz.administrator.follow_service import FOLLOW, SERVICE, FollowService
 from zta_authz.administrator.store.port import Change
 from zta_authz.administrator.view import PublishedView
+from zta_authz.authn.bundles import BundleSlot
+from zta_authz.authn.chain import Authorities
+from zta_authz.authn.own_svid import SvidSlot, read_own_svid
 from zta_authz.authn.revocation import DynamicRevocations
 from zta_authz.following import client, connection as module
 from zta_authz.following.client import Follower
 from zta_authz.following.connection import TlsTunnel
-from zta_authz.following.tls import AdministratorTls, IdentityFiles, TlsProblem
+from zta_authz.following.tls import AdministratorTls, AgentIdentity, IdentityFiles, TlsProblem
 from zta_authz.following.views import FollowedViews
 from zta_authz.model.facts import FactSlot
+from zta_authz.model.spiffe import TrustDomain
 from zta_authz.servers.grpcio.server import GrpcServer
 from zta_authz.servers.listeners import Endpoint, SocketAccess
 from zta_authz.servers.tls import MutualTls
@@ -116,6 +121,21 @@ async def test_a_follower_over_tls_has_the_view_and_is_named_by_its_spiffe_id(pa
         await until(lambda: views.is_complete)
         await store.commit(Change(put=grant("b")))
         await until(lambda: len(views.grants) == 2)
+    assert callers == {POINT}
+
+
+async def test_a_follower_with_an_svid_of_the_workload_api_has_the_view(pair: Pair, store: Store) -> None:
+    key = private_key("P-256", 7)
+    leaf = pair.authority.issue(uris=(POINT,), key=key, **pair.validity)
+    svid, bundles = SvidSlot(), BundleSlot()
+    tls = AdministratorTls(AgentIdentity(svid, bundles, "cluster.local"), (ADMINISTRATOR,))
+    async with serving(store, pair.server_tls()) as (port, callers), following(port, tls) as (views, _):
+        await asyncio.sleep(0.05)
+        assert not views.is_complete
+        der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        svid.current = read_own_svid(POINT, leaf.public_bytes(Encoding.DER), der)
+        bundles.current = {"cluster.local": Authorities(TrustDomain("cluster.local"), (pair.authority.certificate,))}  # type: ignore[assignment]  # a mapping
+        await until(lambda: views.is_complete)
     assert callers == {POINT}
 
 

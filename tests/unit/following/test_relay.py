@@ -107,10 +107,23 @@ async def test_revocations_that_the_store_lost_reach_new_workers_too() -> None:
 async def test_a_large_view_comes_in_pages() -> None:
     relayed = RelayedView()
     relayed.apply(change(*(grant(f"g{number}") for number in range(1000)), full=True), NOW)
-    assert len(relayed.whole()) == 16
+    assert len(list(relayed.whole())) == 16
     async with worker_of(relayed) as worker:
         await until(lambda: worker.views.is_complete)
         assert len(worker.views.grants) == 1000
+
+
+async def test_a_worker_that_starts_between_two_pages_of_a_change_misses_nothing() -> None:
+    relayed = RelayedView()
+    relayed.apply(change(grant("g1"), full=True), NOW)
+    async with worker_of(relayed) as first:
+        await until(lambda: first.views.is_complete)
+        relayed.apply(change(grant("g2"), revision=1, complete=False), NOW + 1)
+        async with worker_of(relayed) as second:
+            await until(lambda: second.views.is_complete)
+            relayed.apply(change(grant("g3"), removed=["grant/g1"], revision=2), NOW + 2)
+            await until(lambda: first.views.revision == second.views.revision == 2)
+            assert [len(worker.views.grants) for worker in (first, second)] == [2, 2]
 
 
 async def test_a_worker_that_does_not_read_costs_little_and_gets_the_whole_view_later(
