@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from zta_authz.administrator.rest_api import TokenEndpoint
     from zta_authz.administrator.store.port import Store
+    from zta_authz.servers.svid_tls import SvidTls
     from zta_authz.servers.tls import MutualTls
 
 LOGIN: Final = "https://login.example"
@@ -175,7 +176,7 @@ class Api:
 async def running(
     directory: Path,
     *,
-    tls: MutualTls | None = None,
+    tls: MutualTls | SvidTls | None = None,
     token: TokenEndpoint | None = None,
     store: Store | None = None,
     keeps: bool = True,

@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import grpc
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.operations_api import WORKLOAD, Api, bearer, running
-from tests.support.pki import root
-from tests.unit.following.test_connection import Pair
+from tests.support.pki import private_key, root
+from tests.unit.following.test_connection import ADMINISTRATOR, Pair
 from zta_authz.administrator.grpc_api import SERVICE
 from zta_authz.administrator.operations_servers import operations_servers
 from zta_authz.administrator.rest_api import RestApi
+from zta_authz.authn.bundles import BundleSlot
+from zta_authz.authn.chain import Authorities
+from zta_authz.authn.own_svid import SvidSlot, read_own_svid
 from zta_authz.errors import SettingsErrors
 from zta_authz.model.options import Workload
+from zta_authz.model.spiffe import TrustDomain
 from zta_authz.servers.listeners import Endpoint, SocketAccess
+from zta_authz.servers.svid_tls import SvidTls
 from zta_authz.settings.administrator_model import OperationsSettings
 
 if TYPE_CHECKING:
@@ -37,9 +43,21 @@ def pair(tmp_path: Path) -> Pair:
     return Pair(tmp_path)
 
 
-@pytest.fixture
-async def api(tmp_path: Path, pair: Pair) -> AsyncIterator[Api]:
-    async with running(tmp_path, tls=pair.administrator.mutual_tls()) as made:
+def svid_tls(pair: Pair) -> SvidTls:
+    """TLS as with the Workload API: the SVID and the bundles are in memory."""
+    slot, bundles, key = SvidSlot(), BundleSlot(), private_key("P-256", 71)
+    certificate = pair.authority.issue(uris=(ADMINISTRATOR,), dns=("authz.test",), key=key, **pair.validity)
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    slot.current = read_own_svid(ADMINISTRATOR, certificate.public_bytes(Encoding.DER), der)
+    domain = "cluster.local"
+    bundles.current = {domain: Authorities(TrustDomain(domain), (pair.authority.certificate,))}  # type: ignore[assignment]  # a mapping
+    return SvidTls(slot, bundles, ())
+
+
+@pytest.fixture(params=["files", "workload API"])
+async def api(tmp_path: Path, pair: Pair, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    tls = pair.administrator.mutual_tls() if request.param == "files" else svid_tls(pair)
+    async with running(tmp_path, tls=tls) as made:
         yield made
 
 
