@@ -229,7 +229,9 @@ def _pairs(text: str, most: int) -> list[tuple[str, str]]:
 
 
 def _response(status: int, fields: Mapping[str, Any]) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(fields), content_type=_JSON, headers=_HEADERS)
+    passing = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    body = msgspec.json.encode(fields)
+    return web.Response(status=status, body=body, content_type=_JSON, headers=_HEADERS | passing)
 
 
 def _refusal(problem: Problem, allow: str = "") -> web.Response:

@@ -334,6 +334,8 @@ class Exchange:
     async def exchange(self, origin: Origin, form: Mapping[str, str]) -> TokenReply:
         if form.get("grant_type") == "none":
             return TokenReply(400, {"error": "unsupported_grant_type"})
+        if form.get("grant_type") == "later":
+            return TokenReply(503, {"error": "temporarily_unavailable"})
         return TokenReply(200, {"principal": origin.principal, "form": dict(form)})
 
 
@@ -344,12 +346,14 @@ async def test_the_token_endpoint_reads_forms(tmp_path: Path) -> None:
         assert given.fields == {"principal": OWN_USER, "form": {"grant_type": "a", "subject_token": "x+y"}}
         assert given.headers["Cache-Control"] == "no-store"
         assert (await api.post("/token", b"grant_type=none", Content_Type=form)).status == 400
+        later = await api.post("/token", b"grant_type=later", Content_Type=form)
+        assert (later.status, later.headers["Retry-After"]) == (503, "2")
         assert (await api.post("/token", b"a=1&a=2", Content_Type=form)).reason == (400, "malformed")
         assert (await api.post("/token", b"&".join([b"a=1"] * 33), Content_Type=form)).reason == (400, "malformed")
         assert (await api.post("/token", b"a=%ff", Content_Type=form)).reason == (400, "malformed")
         assert (await api.post("/token", {"a": "b"})).reason == (415, "unsupported_media_type")
         assert (await api.call("GET", "/token?grant_type=a")).reason == (405, "method_not_allowed")
-        assert (api.counts.calls["http", "ok"], api.counts.calls["http", "not_exchanged"]) == (1, 1)
+        assert (api.counts.calls["http", "ok"], api.counts.calls["http", "not_exchanged"]) == (1, 2)
 
 
 def test_only_post_changes_anything() -> None:
