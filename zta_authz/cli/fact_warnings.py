@@ -9,7 +9,7 @@ from zta_authz.errors import Fault
 from zta_authz.model.signal_documents import EventKind, SignalAction
 from zta_authz.model.trust import TrustLevel
 from zta_authz.pdp.models import CompiledModels
-from zta_authz.policy.lint.fact_sources import NETWORK_FACTS, FactSources
+from zta_authz.policy.lint.fact_sources import NETWORK_FACTS, FactSources, absence_of_trust
 from zta_authz.policy.rules.fact_values import LAST_SEEN
 from zta_authz.policy.rules.signal_facts import COMPLIANT, DEVICE_RISK
 from zta_authz.trust.attainable import KnownFacts, best_assessment
@@ -78,11 +78,19 @@ def _best(sources: FactSources, selector: Selector, root: str, model: CompiledTr
 
 
 def model_warnings(snapshot: Snapshot, sources: FactSources) -> list[Fault]:
-    """A warning for each trust model by which every request has the level DENY."""
+    """A warning for each trust model and each demand of a class by which every request is denied."""
     models = snapshot.models
-    if not isinstance(models, CompiledModels):
-        return []
-    faults = []
+    return (
+        []
+        if not isinstance(models, CompiledModels)
+        else [
+            *_unattainable_models(models, sources),
+            *_unattainable_demands(models, sources, snapshot.options.root_namespace),
+        ]
+    )
+
+
+def _unattainable_models(models: CompiledModels, sources: FactSources) -> Iterator[Fault]:
     for (_, model), (_, best) in zip(models.trust, sources.models, strict=True):
         if best.level is TrustLevel.DENY and model.position is not None:
             at = model.position
@@ -90,5 +98,15 @@ def model_warnings(snapshot: Snapshot, sources: FactSources) -> list[Fault]:
             held = f"; held down by {', '.join(best.capped_by)}" if best.capped_by else ""
             message = f"TrustModel `{model.name}`: every request has the level DENY: nothing gives {lost}{held}"
             hint = "give these facts a source, or write `assume` for a component that nothing measures"
-            faults.append(Fault(at.source, at.line, at.column, message, hint))
-    return faults
+            yield Fault(at.source, at.line, at.column, message, hint)
+
+
+def _unattainable_demands(models: CompiledModels, sources: FactSources, root: str) -> Iterator[Fault]:
+    for selector, classification in models.classifications:
+        near, at = sources.concerning(selector, root), classification.position
+        for name, demand in classification.demands.items():
+            absence = absence_of_trust(demand, near)
+            if absence is not None:
+                denied = f"every request for the class `{name}` is denied: {absence.reason}"
+                message = f"ResourceClassification `{classification.name}`: {denied}"
+                yield Fault(at.source, at.line, at.column, message, absence.hint)

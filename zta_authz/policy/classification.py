@@ -27,16 +27,19 @@ RANKS: Final = {name: rank for rank, name in enumerate(CLASSES)}
 class CompiledClassification:
     """One document. Immutable."""
 
-    __slots__ = ("_classes", "_default", "_lax", "_lax_wide", "_strict", "name")
+    __slots__ = ("_classes", "_default", "_lax", "_lax_wide", "_strict", "demands", "name", "position")
 
     def __init__(self, spec: ClassificationSpec, rules_of: Callable[[PolicySpec], tuple[Rule, ...]]) -> None:
         """`rules_of` compiles the rules of a policy, in their order, as its action reads them."""
         self.name = spec.full_name
+        self.position = spec.position
         self._classes = tuple(
             ResourceClass(given.class_name, spec.demands.get(given.class_name, NO_DEMAND), given.cost, self.name)
             for given in spec.given
         )
         self._default = ResourceClass(spec.default, spec.demands.get(spec.default, NO_DEMAND), 1, self.name)
+        self.demands = {given.name: given.demand for given in (self._default, *self._classes) if given.demand.is_set}
+        """What is demanded, by the names of the classes."""
         narrow, wide = rules_of(spec.policy), rules_of(replace(spec.policy, action="DENY"))
         least = RANKS[spec.default]
         order = sorted(range(len(wide)), key=lambda number: -RANKS[spec.given[number].class_name])

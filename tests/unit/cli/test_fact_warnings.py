@@ -198,10 +198,51 @@ def test_a_model_that_trusts_nobody_is_a_warning_at_its_place(
 def test_a_demand_on_a_class_that_no_rule_gives_is_a_warning_at_its_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    documents = CLASSES.replace("demands: {", "demands: {confidential: {device: 50}, internal: {device: 1}, ")
+    documents = DOCUMENTS.replace("demands: {", "demands: {confidential: {device: 50}, internal: {device: 1}, ")
+    line = documents[: documents.index("  demands")].count("\n") + 1
     (finding,) = checked(tmp_path, capsys, documents)
-    assert (finding["kind"], finding["line"], finding["column"]) == ("document", 8, 13)
+    assert (finding["kind"], finding["line"], finding["column"]) == ("document", line, 13)
     assert "`demands.confidential` has no effect" in finding["message"]
+
+
+@pytest.mark.parametrize(
+    ("documents", "reason", "hint"),
+    [
+        (CLASSES, "no TrustModel selects its workloads", "add a TrustModel for them"),
+        (
+            DOCUMENTS.replace("namespace: default}\nspec: {allowed", "namespace: other}\nspec: {allowed"),
+            "no TrustModel",
+            "add",
+        ),
+        (
+            DOCUMENTS,
+            "no request has more than device 70 by `default/m`",
+            "or ask for less",
+        ),
+    ],
+)
+def test_a_demand_that_no_request_can_meet_is_a_warning_at_its_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], documents: str, reason: str, hint: str
+) -> None:
+    documents = documents.replace("restricted: {level: HIGH}", "restricted: {level: HIGH, device: 90}")
+    settings = {**ALL, "root_namespace": "istio-system"}
+    (finding,) = [
+        one for one in checked(tmp_path, capsys, documents, settings) if "class `restricted`" in one["message"]
+    ]
+    assert (finding["kind"], finding["column"]) == ("document", 1)
+    assert f"every request for the class `restricted` is denied: {reason}" in finding["message"]
+    assert hint in finding["hint"]
+    met = DOCUMENTS.replace("restricted: {level: HIGH}", "restricted: {level: HIGH, device: 90}")
+    met = met.replace("fields: {", "fields: {firewall: a, antivirus: b, ")
+    assert checked(tmp_path, capsys, met, settings) == []
+
+
+def test_an_inventory_without_the_time_of_a_state_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timeless = "\n".join(line for line in DOCUMENTS.splitlines() if "times:" not in line)
+    messages = [finding["message"] for finding in checked(tmp_path, capsys, timeless)]
+    assert "every device is stale: nothing says when its state was observed" in messages[0]
 
 
 @pytest.mark.parametrize(

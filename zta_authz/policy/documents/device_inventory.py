@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from zta_authz.errors import Fault
 from zta_authz.model.device_documents import (
     CertificateKey,
     DeviceInventory,
@@ -18,7 +19,6 @@ from zta_authz.policy.yaml.nodes import Mapping, Scalar
 from zta_authz.policy.yaml.values import duration, flag, optional_text, word
 
 if TYPE_CHECKING:
-    from zta_authz.errors import Fault
     from zta_authz.model.device_documents import Path
     from zta_authz.policy.documents.spec import DocumentHeader, DocumentSet
     from zta_authz.policy.yaml.fields import Reader
@@ -60,7 +60,6 @@ FORMATS_WITH_ID: Final = frozenset(str(kind) for kind in _KNOWN)
 
 def read_device_inventory(header: DocumentHeader, documents: DocumentSet, warnings: list[Fault]) -> None:
     """Add the inventory to `documents`."""
-    del warnings
     reader, spec = header.reader, header.spec
     reader.mapping(spec, "DeviceInventory.spec", _SPEC_FIELDS)
     source = _source(reader, spec)
@@ -72,6 +71,10 @@ def read_device_inventory(header: DocumentHeader, documents: DocumentSet, warnin
         seen = duration(reader, ages, "seen", seen, LONGEST_AGE)
     if source is None:
         return
+    if source.fields and not source.posture_time:
+        at = reader.position(header.document)
+        message = "every device is stale: nothing says when its state was observed"
+        warnings.append(Fault(at.source, at.line, at.column, message, "add `times: {posture: NAME}`"))
     documents.inventories.append(
         DeviceInventory(
             header.name,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zta_authz.model.documents import Selector
-    from zta_authz.model.trust import TrustAssessment
+    from zta_authz.model.trust import TrustAssessment, TrustDemand
     from zta_authz.policy.rules.clauses import Clause
     from zta_authz.policy.rules.fact_values import ReadFact
 
@@ -132,7 +132,7 @@ def absence_of(clause: Clause, sources: FactSources) -> Absence | None:
         case TextClause(dimension=FactDimension() as dimension):
             return _absence(dimension.read, sources) or _unassigned_class(clause, dimension, sources)
         case TrustClause():
-            return sources.without_trust() or _out_of_reach(clause, sources)
+            return absence_of_trust(clause.demand, sources)
     return None
 
 
@@ -184,9 +184,11 @@ def _unassigned_class(clause: TextClause, dimension: FactDimension, sources: Fac
     return Absence("no ResourceClassification of its workloads gives this class", f"they give {listed}")
 
 
-def _out_of_reach(clause: TrustClause, sources: FactSources) -> Absence | None:
-    """Why no request has the trust that the clause asks for."""
-    unmet = [(best, clause.demand.unmet(best)) for _, best in sources.models]
+def absence_of_trust(demand: TrustDemand, sources: FactSources) -> Absence | None:
+    """Why no request has the trust that is demanded; None if there is no proof."""
+    unmet = [(best, demand.unmet(best)) for _, best in sources.models]
+    if not unmet:
+        return sources.without_trust()
     if not all(low for _, low in unmet):
         return None
     best, low = max(unmet, key=lambda pair: pair[0].score)
