@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import ssl
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 SECONDS: Final = 20.0
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 _MAX_TOKEN_BYTES: Final = 64 * 1024
+_CHALLENGED: Final = re.compile(r'\b(acr_values|max_age)="([^"]{1,500})"')
 _UNIX: Final = "unix:"
 _ADDRESS: Final = "--address"
 
@@ -123,13 +125,13 @@ class AdministratorClient:
             ) from None
         finally:
             self._connection.close()
-        return self._answer(response.status, content)
+        return self._answer(response.status, content, response.headers.get("www-authenticate", ""))
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _answer(self, status: int, content: bytes) -> dict[str, Any]:
+    def _answer(self, status: int, content: bytes, challenge: str) -> dict[str, Any]:
         try:
             fields = json.loads(content) if len(content) <= MAX_ANSWER_BYTES else None
         except (ValueError, RecursionError):
@@ -138,7 +140,8 @@ class AdministratorClient:
             message = f"`{self._address}` answered with status {status}, and not as an administrator does"
             raise _fault(message, "correct the address: it is one of `administrator.operations.http`")
         if status != 200:
-            raise CallRefused(str(fields.get("reason", "")), str(fields.get("detail", "")), status)
+            detail = "; ".join(filter(None, (str(fields.get("detail", "")), login_of(challenge))))
+            raise CallRefused(str(fields.get("reason", "")), detail, status)
         return fields
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -176,6 +179,16 @@ class AdministratorClient:
             message = f"the TLS files can't be used: {getattr(error, 'reason', None) or error.strerror}"
             raise _fault(message, "name PEM files", files.certificate or files.ca or "--ca-file") from None
         return context
+
+
+def login_of(challenge: str) -> str:
+    """What a challenge of RFC 9470 asks for, in words; "" for any other."""
+    asked = dict(_CHALLENGED.findall(challenge))
+    if not asked:
+        return ""
+    ways = f" by {asked['acr_values'].replace(' ', ' or ')}" if "acr_values" in asked else ""
+    age = f" not longer than {asked['max_age']} s ago" if "max_age" in asked else ""
+    return f"use the token of a login{ways}{age}"
 
 
 def add_client_arguments(command: argparse.ArgumentParser) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.operations_api import WORKLOAD, running
+from tests.support.operations_api import DB, WORKLOAD, bearer, running
+from tests.support.pki import NOW
 from tests.unit.following.test_connection import ADMINISTRATOR, Pair
 from zta_authz.administrator import http_listener
-from zta_authz.cli.administrator_client import AdministratorClient, CallRefused, Credentials
+from zta_authz.cli.administrator_client import AdministratorClient, CallRefused, Credentials, login_of
 from zta_authz.cli.main import main
 from zta_authz.errors import FaultsError
 
@@ -110,6 +111,31 @@ async def test_a_refusal_has_the_reason_of_the_administrator(tmp_path: Path) -> 
             await asyncio.to_thread(client.call, "GET", "/access/requests")
         client.close()
     assert (refused.value.status, refused.value.reason) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize(
+    ("challenge", "words"),
+    [
+        ('Bearer realm="zta-authz", error="invalid_token"', ""),
+        ('Bearer error="insufficient_user_authentication", max_age="900"', "use the token of a login not longer than 900 s ago"),
+        ('Bearer acr_values="gold silver", max_age="60"', "use the token of a login by gold or silver not longer than 60 s ago"),
+        ('DPoP acr_values="gold"', "use the token of a login by gold"),
+    ],
+)  # fmt: skip
+def test_a_challenge_says_which_login_is_needed(challenge: str, words: str) -> None:
+    assert login_of(challenge) == words
+
+
+async def test_a_login_that_is_too_old_is_refused_with_what_is_needed(tmp_path: Path) -> None:
+    async with running(tmp_path) as api:
+        old = bearer("olga", auth_time=int(NOW) - 3600).removeprefix("Bearer ")
+        client = AdministratorClient(f"http://127.0.0.1:{api.http_tcp[1]}", Credentials(token=old))
+        with pytest.raises(
+            CallRefused, match=r"step_up_required .*; use the token of a login not longer than 900 s ago"
+        ):
+            await asyncio.to_thread(
+                client.call, "POST", "/access/break-glass", {"entitlement": DB, "duration": 60, "reason": "INC-1"}
+            )
 
 
 @pytest.mark.parametrize(
