@@ -62,6 +62,7 @@ class DeviceRefresher:
         self._tables: dict[InventorySource, DeviceTable] = {}
         self._stamps: dict[InventorySource, Stamp] = {}
         self._refused: set[InventorySource] = set()
+        self._dropped: list[DeviceTable] = []
         self._background: Background = PlainThread()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -119,6 +120,7 @@ class DeviceRefresher:
         """Take over the inventories of other policies. Tables of sources that are new are loaded soon."""
         self._inventories = tuple(inventories)
         sources = {inventory.source for inventory in self._inventories}
+        self._dropped += [table for source, table in self._tables.items() if source not in sources]
         self._tables = {source: table for source, table in self._tables.items() if source in sources}
         self._stamps = {source: seen for source, seen in self._stamps.items() if source in sources}
         self._refused &= sources
@@ -152,6 +154,10 @@ class DeviceRefresher:
 
     async def refresh(self, settle_seconds: float = 0.0) -> None:
         """Load each file that is new or has changed. One that is still being written is left for the next time."""
+        while self._dropped:
+            table = self._dropped.pop()
+            async with self._background.exclusive():
+                await self._release(table)
         for source in dict.fromkeys(inventory.source for inventory in self._inventories):
             current = await asyncio.to_thread(self._stamp, source)
             if source in self._tables and current == self._stamps.get(source):
@@ -171,7 +177,10 @@ class DeviceRefresher:
             before = self._tables.get(source)
             await self._replace(source, current)
             if before is not None and self._tables.get(source) is not before:
-                await self._background.run(partial(before.devices.release, self._background.pause))
+                await self._release(before)
+
+    async def _release(self, table: DeviceTable) -> None:
+        await self._background.run(partial(table.devices.release, self._background.pause))
 
     async def _replace(self, source: InventorySource, current: Stamp) -> None:
         self._stamps[source] = current

@@ -255,6 +255,25 @@ async def test_a_reload_pauses_and_releases_the_old_table_bit_by_bit(file: Path)
     assert background.pauses > 50
 
 
+async def test_the_table_of_an_inventory_that_no_policy_names_any_more_is_released_in_the_background(
+    file: Path,
+) -> None:
+    slot, background = FactSlot(), Recorded()
+    devices = refresher(file, slot, [])
+    devices.load([FLEET])
+    assert isinstance(slot.views.devices, DeviceTables)
+    [(_, old)] = slot.views.devices.tables.values()
+    before = list(old.devices)
+    devices.start(3600, background)
+    devices.follow([])
+    assert [old.devices.get(identifier) is not None for identifier in before] == [True] * len(before)
+    await devices.refresh()
+    await devices.close()
+    assert before
+    assert [old.devices.get(identifier) for identifier in before] == [None] * len(before)
+    assert background.ran == [True]
+
+
 def test_without_a_directory_no_file_is_read(file: Path) -> None:
     with pytest.raises(SettingsErrors, match=r"names a file, and no directory is set; set `facts\.directory`"):
         DeviceRefresher("", FactSlot(), lambda _: None).load([of(str(file))])
