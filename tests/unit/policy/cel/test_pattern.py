@@ -58,6 +58,8 @@ def test_other_patterns_are_refused(pattern: str, fault: str) -> None:
 
 @given(st.text("ab()|*?+", max_size=10), st.text("ab", max_size=5))
 def test_the_same_texts_match_as_with_another_engine(pattern: str, text: str) -> None:
+    if re.search(r"[*+?]\+", pattern):  # possessive, which only the other engine knows
+        return
     try:
         expected = re.fullmatch(pattern, text) is not None
     except re.error:
