@@ -1,6 +1,7 @@
 """What facts cost on a check: none asked, and all asked, against a set without any, in turns in one process.
 
-The last variant also has the risk of the caller in its trust model, among the signals of 10,000 subjects.
+The last two variants also have the risk of the caller in their trust model, among the signals of 10,000 subjects. In
+the last one, a signal about somebody else comes before every tenth check.
 
 CPU time of a whole check but the socket and HTTP/2: parsing, verification, rules, facts, record and answer. "All asked"
 has a trust model, a device inventory, a classification whose demand must be met, three databases, a reputation list and
@@ -71,6 +72,30 @@ MODELS = f"""---
 RISK = "signals: [{name: noMfa, points: -30}, {name: highRisk, points: -60, caps: DENY}]"
 MODELS_WITH_RISK = MODELS.replace("{user: {floor: 0}", f"{{user: {{floor: 0, {RISK}}}")
 SUBJECTS = 10_000
+CHECKS_PER_EVENT = 10
+"""100 events a second at 1,000 checks a second."""
+
+
+def signal_of(number: int, value: str, now: float) -> Signal:
+    """A signal about one of the subjects."""
+    return Signal(
+        str(number), Revoked.SUBJECT, scenario.ISSUER, f"user-{number}", SignalKind.RISK, value, now, "default/idp",
+        str(number),
+    )  # fmt: skip
+
+
+def with_changes(check: Callable[[], None], table: SignalTable) -> Callable[[], None]:
+    """`check`, and a changed signal before every tenth call."""
+    calls = 0
+
+    def changing() -> None:
+        nonlocal calls
+        calls += 1
+        if calls % CHECKS_PER_EVENT == 0:
+            table.put(signal_of(calls % SUBJECTS, ("LOW", "HIGH")[calls // CHECKS_PER_EVENT % 2], time.time()))
+        check()
+
+    return changing
 
 
 def build_signals(now: float) -> SignalTable:
@@ -80,12 +105,7 @@ def build_signals(now: float) -> SignalTable:
     kinds = frozenset((SignalKind.RISK,))
     table.put_source(SourceState("default/idp", now, 86_400.0, frozenset((scenario.ISSUER,)), kinds))
     for number in range(SUBJECTS):
-        table.put(
-            Signal(
-                str(number), Revoked.SUBJECT, scenario.ISSUER, f"user-{number}", SignalKind.RISK, "HIGH", now,
-                "default/idp", str(number),
-            )
-        )  # fmt: skip
+        table.put(signal_of(number, "HIGH", now))
     return table
 
 
@@ -181,7 +201,9 @@ def main() -> None:
         policies = load_snapshot([str(directory / "all-asked" / "policies")], load_settings(None, {}).options())
         devices = DeviceRefresher(str(directory), loaded, lambda _: None)
         _timed(f"inventory of {chosen.devices} devices", lambda: devices.load(policies.models.inventories))
-        signalled.views = replace(loaded.views, signals=build_signals(time.time()))
+        table = build_signals(time.time())
+        signalled.views = replace(loaded.views, signals=table)
+        checks["the risk, and events"] = with_changes(checks["all asked, and the risk"], table)
         gc.freeze()  # as the service does with what it has loaded
         times: dict[str, list[float]] = {variant: [] for variant in checks}
         for number in range(chosen.rounds + 1):

@@ -69,6 +69,11 @@ class SignalView(Protocol):
         """Another number after each change of what the view says. It does not change when time passes."""
         ...
 
+    @property
+    def sources_version(self) -> int:
+        """Another number after each change that is more than one signal: of the sources, or of the whole view."""
+        ...
+
     def sources(self, kind: SignalKind, what: Revoked, name: str) -> tuple[SourceState, ...]:
         """The sources that report `kind` about tokens of an issuer, devices of an inventory, or SPIFFE IDs.
 

@@ -22,10 +22,11 @@ class SignalTable:
     from the table while nothing was stale count as long as `version` is the same, until the next of the `stale_times`.
     """
 
-    __slots__ = ("_by_id", "_heard_at", "_max_age", "_scopes", "_signals", "_sources", "version")
+    __slots__ = ("_by_id", "_heard_at", "_max_age", "_scopes", "_signals", "_sources", "sources_version", "version")
 
     def __init__(self, max_age: float) -> None:
         self.version = 0
+        self.sources_version = 0
         self._max_age = max_age
         self._heard_at = float("-inf")
         self._signals: dict[_Key, tuple[Signal, ...]] = {}
@@ -40,7 +41,7 @@ class SignalTable:
     def confirm(self, now: float) -> None:
         """Note that the table was complete at `now`, in seconds since the epoch."""
         if now < self._heard_at:  # the clock was set back
-            self.version += 1
+            self._change_sources()
         self._heard_at = now
 
     def put(self, signal: Signal) -> None:
@@ -68,21 +69,21 @@ class SignalTable:
         self._sources[source.name] = source
         same = before is not None and source._replace(heard_at=before.heard_at) == before
         if before is None or not same or source.heard_at < before.heard_at:
-            self.version += 1
+            self._change_sources()
         if not same:
             self._index_sources()
 
     def remove_source(self, name: str) -> None:
         """Remove a source, if it exists. Its signals no longer count."""
         if self._sources.pop(name, None) is not None:
-            self.version += 1
+            self._change_sources()
             self._index_sources()
 
     def replace(self, other: SignalTable) -> None:
         """Use the signals and sources of `other`, which must not be used afterwards."""
         self._signals, self._by_id = other._signals, other._by_id
         self._sources, self._scopes = other._sources, other._scopes
-        self.version += 1
+        self._change_sources()
 
     def sources(self, kind: SignalKind, what: Revoked, name: str) -> tuple[SourceState, ...]:
         """See `SignalView`."""
@@ -103,6 +104,10 @@ class SignalTable:
             return (now,)
         heard, silence = source.heard_at, source.max_silence
         return heard - silence, heard + silence, self._heard_at - self._max_age, self._heard_at + self._max_age
+
+    def _change_sources(self) -> None:
+        self.version += 1
+        self.sources_version += 1
 
     def _is_silent(self, now: float) -> bool:
         return not -self._max_age <= now - self._heard_at <= self._max_age

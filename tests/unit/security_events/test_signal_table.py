@@ -79,6 +79,17 @@ def test_a_sign_of_life_changes_no_result_and_no_version() -> None:
     assert table.stale_times(source, NOW + 606) == (NOW + 606,)
 
 
+def test_a_signal_alone_is_no_change_of_the_sources() -> None:
+    table = filled()
+    before = table.sources_version
+    table.put(signal("LOW"))
+    table.remove("s1")
+    assert table.sources_version == before
+    table.put_source(IDP._replace(kinds=frozenset()))
+    table.replace(SignalTable(600.0))
+    assert table.sources_version == before + 2
+
+
 def test_every_other_change_changes_the_version() -> None:
     table = filled()
     versions = [table.version]

@@ -17,7 +17,7 @@ from zta_authz.model.facts import (
     NetworkFacts,
     SignalFacts,
 )
-from zta_authz.policy.rules.signal_facts import read_signals
+from zta_authz.policy.rules.signal_facts import read_signals, signals_about_caller, signals_about_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from zta_authz.model.access import GrantView
     from zta_authz.model.device_documents import DeviceInventory
     from zta_authz.model.facts import DeviceView, FactViews
-    from zta_authz.model.identity import Binding, Peer, Token
+    from zta_authz.model.identity import Binding, Identity, Peer, Token
     from zta_authz.model.options import Workload
-    from zta_authz.model.signals import SignalView
+    from zta_authz.model.signals import Signal, SignalView
     from zta_authz.model.trust import ResourceClass, TrustAssessment
     from zta_authz.policy.rules.facts import OpenFacts
     from zta_authz.policy.rules.inputs import Inputs
@@ -100,15 +100,20 @@ _UNREAD_SIGNALS: Final = SignalFacts()
 class CallerFacts:
     """What was read of one caller, each part with the times between which it stays the same.
 
-    It holds the objects whose ids are its key, so that no other object can have these ids. `version` is that of the
-    signals that they follow from.
+    It holds the objects whose ids are its key, so that no other object can have these ids. They follow from the signals
+    `about` the caller and `about_device`, as they are at `version` of the view and at `sources_version` of its sources.
     """
 
-    __slots__ = ("assessed", "device", "network", "of", "signals", "version")
+    __slots__ = (
+        "about", "about_device", "assessed", "device", "network", "of", "signals", "sources_version", "version",
+    )  # fmt: skip
 
-    def __init__(self, of: tuple[FactModels, Token | None, Peer | None, Binding | None], version: int) -> None:
+    def __init__(self, of: tuple[FactModels, Token | None, Peer | None, Binding | None]) -> None:
         self.of = of
-        self.version = version
+        self.version = 0
+        self.sources_version = 0
+        self.about: tuple[Signal, ...] = ()
+        self.about_device: tuple[Signal, ...] = ()
         self.network = _UNREAD_NETWORK
         self.device = _UNREAD_DEVICE
         self.signals = _UNREAD_SIGNALS
@@ -200,9 +205,14 @@ class FactReader:
         forwarded = request.headers.joined("x-forwarded-for")
         key = (id(models), id(token), id(peer), id(binding), forwarded, request.source.ip)
         facts = None if self._known is None else self._known[key]
-        version = 0 if self._views.signals is None else self._views.signals.version
-        if facts is None or facts.version != version:
-            facts = CallerFacts((models, token, peer, binding), version)
+        view = self._views.signals
+        if facts is not None and view is not None and facts.version != view.version:
+            facts = _confirmed(facts, view, identity)
+        if facts is None:
+            facts = CallerFacts((models, token, peer, binding))
+            if view is not None:
+                facts.version, facts.sources_version = view.version, view.sources_version
+                facts.about = signals_about_caller(view, identity)
             if self._known is not None and (forwarded is None or len(forwarded) <= MAX_FORWARDED):
                 self._known.put(key, facts)
         self._facts = facts
@@ -225,6 +235,8 @@ class FactReader:
             facts, inputs = self._facts or self._caller(), self._inputs
             if not facts.device.since < inputs.now < facts.device.until:
                 facts.device = _device(inputs, self._views, self._models.devices)
+                if self._views.signals is not None:
+                    facts.about_device = signals_about_device(self._views.signals, facts.device)
             self._device = facts.device
         return self._device
 
@@ -252,11 +264,18 @@ class FactReader:
                 self._signals = assessed.signals or self._signals
         return self._trust
 
+    def _take_signals(self) -> SignalFacts | None:
+        taken, self._signals = self._signals, None
+        return taken
+
     def _assess(self, model: TrustModel, facts: CallerFacts) -> TrustAssessment:
+        read_before = self._take_signals()
         assessment = model.assess(self._inputs)
+        signals = self._signals  # None if the model does not read them
+        self._signals = signals or read_before
         since, until = model.steady(self._inputs)
         if since < until:
-            device, network, signals = self.device, self.network, self._signals
+            device, network = self.device, self.network
             since = max(since, device.since, network.since)
             until = min(until, device.until, network.until)
             if signals is not None:
@@ -296,6 +315,18 @@ class FactReader:
             return None
         expires = int(self._inputs.now) + trust.session_seconds if trust is not None and allowed else 0
         return DecisionFacts(network, device, trust, self._class, expires, signals)
+
+
+def _confirmed(facts: CallerFacts, view: SignalView, identity: Identity) -> CallerFacts | None:
+    """`facts` if the signals that they follow from are still those of `view`, which has changed; else None."""
+    if (
+        facts.sources_version != view.sources_version
+        or facts.about != signals_about_caller(view, identity)
+        or facts.about_device != signals_about_device(view, facts.device)
+    ):
+        return None
+    facts.version = view.version
+    return facts
 
 
 def _network(inputs: Inputs, views: FactViews) -> NetworkFacts:

@@ -75,6 +75,23 @@ def device_signals(
     return fields, changes
 
 
+def signals_about_caller(view: SignalView, identity: Identity) -> tuple[Signal, ...]:
+    """The signals that `read_signals` follows from."""
+    signals: list[Signal] = []
+    for what, issuer, subject in _keys_of(identity):
+        signals += view.find(SignalKind.RISK, what, issuer, subject)
+        signals += view.find(SignalKind.ASSURANCE, what, issuer, subject)
+    return tuple(signals)
+
+
+def signals_about_device(view: SignalView, device: DeviceFacts) -> tuple[Signal, ...]:
+    """The signals that `device_signals` follows from."""
+    if not device.device_id:
+        return ()
+    key = (Revoked.DEVICE, device.inventory, device.device_id)
+    return (*view.find(SignalKind.RISK, *key), *view.find(SignalKind.COMPLIANCE, *key))
+
+
 def event_against(signals: SignalFacts | None, device: DeviceFacts | None) -> str:
     """The `jti` of an event that speaks against the caller or its device, "" without one."""
     facts = () if signals is None else (signals.risk, signals.assurance)
