@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from zta_authz.administrator.store.port import Committed, Store
 
 COUNT_SECONDS: Final = 30.0
+_LOG = logging.getLogger(__name__)
 _MAX_ATTEMPTS: Final = 8
 
 
@@ -34,7 +36,8 @@ class HeldEvents:
     async def list_held(self, after: str = "", limit: int = 100) -> list[HeldItem]:
         """Up to `limit` held events whose IDs are greater than `after`, in order of their IDs."""
         page = await self._store.scan(HELD, after=HELD + after if after else "", limit=limit)
-        return [msgspec.json.decode(entry.value, type=HeldItem) for _, entry in page]
+        items = (_read(key, entry.value) for key, entry in page)
+        return [item for item in items if item is not None]
 
     async def release(self, caller: AuthorizedCaller, event_id: str, reason: str) -> HeldItem:
         """Put in force what a held event changes. Raises `OperationRefused`, `StoreError`."""
@@ -50,7 +53,9 @@ class HeldEvents:
             entry = await self._store.get(HELD + event_id)
             if entry is None:
                 break
-            item = msgspec.json.decode(entry.value, type=HeldItem)
+            item = _read(HELD + event_id, entry.value)
+            if item is None:
+                raise OperationRefused(Refusal.UNAVAILABLE, "the event can't be read: see the administrator's log")
             draft = Draft(expect={item.key: entry.version})
             if not discarded:
                 await put_items(self._store, draft, item.changes, item.jti)
@@ -84,5 +89,15 @@ class HeldCounter:
         after = ""
         while page := await self._store.scan(HELD, after=after):
             after = page[-1][0]
-            counts.update(msgspec.json.decode(entry.value, type=HeldItem).source for _, entry in page)
+            items = (_read(key, entry.value) for key, entry in page)
+            counts.update(item.source for item in items if item is not None)
         return counts
+
+
+def _read(key: str, data: bytes) -> HeldItem | None:
+    """The item of `key`; None, and a line in the log, for one that can't be read."""
+    try:
+        return msgspec.json.decode(data, type=HeldItem)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        _LOG.error("a held event of the store can't be read", extra={"key": key})
+        return None

@@ -12,9 +12,10 @@ from tests.support.security_events import IDP, KEYS, RECEIVER, claims, signed, s
 from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.access_events import Actor, EventKind, read_event
 from zta_authz.administrator.operator_authorization import AuthorizedCaller
+from zta_authz.administrator.signals.changes import HELD
 from zta_authz.administrator.signals.held import HeldCounter, HeldEvents
 from zta_authz.administrator.signals.intake import Intake, Result, StreamFacts
-from zta_authz.administrator.store.port import read_items
+from zta_authz.administrator.store.port import Change, read_items
 from zta_authz.administrator.view_items import RevocationItem, decode_item
 from zta_authz.model.access import Subject
 
@@ -107,6 +108,21 @@ async def test_events_are_listed_in_pages(store: Store) -> None:
     first = await held.events.list_held(limit=2)
     assert [item.id for item in first] == ids[:2]
     assert [item.id for item in await held.events.list_held(first[-1].id, 10)] == ids[2:]
+
+
+async def test_an_event_that_cannot_be_read_hides_no_other(store: Store) -> None:
+    held, counter = Held(store), HeldCounter(store)
+    event_id, broken = await held.hold(), "f" * 32
+    await store.commit(Change(put={HELD + broken: b'{"id": 5}', HELD + "0" * 32: b"\xff"}))
+    assert [item.id for item in await held.events.list_held()] == [event_id]
+    with pytest.raises(OperationRefused) as refused:
+        await held.events.release(CALLER, broken, "breach")
+    assert refused.value.refusal is Refusal.UNAVAILABLE
+    running = asyncio.create_task(counter.run())
+    async with asyncio.timeout(5):
+        while counter.counts != {"istio-system/idp": 1}:  # noqa: ASYNC110 - a task's result
+            await asyncio.sleep(0.01)
+    running.cancel()
 
 
 async def test_held_events_are_counted_by_source(store: Store) -> None:
