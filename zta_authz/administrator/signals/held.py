@@ -35,9 +35,12 @@ class HeldEvents:
 
     async def list_held(self, after: str = "", limit: int = 100) -> list[HeldItem]:
         """Up to `limit` held events whose IDs are greater than `after`, in order of their IDs."""
-        page = await self._store.scan(HELD, after=HELD + after if after else "", limit=limit)
-        items = (_read(key, entry.value) for key, entry in page)
-        return [item for item in items if item is not None]
+        items: list[HeldItem] = []
+        last = HELD + after if after else ""
+        while len(items) < limit and (page := await self._store.scan(HELD, after=last, limit=limit - len(items))):
+            last = page[-1][0]
+            items += (item for key, entry in page if (item := _read(key, entry.value)) is not None)
+        return items
 
     async def release(self, caller: AuthorizedCaller, event_id: str, reason: str) -> HeldItem:
         """Put in force what a held event changes. Raises `OperationRefused`, `StoreError`."""

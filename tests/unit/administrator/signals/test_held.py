@@ -115,6 +115,7 @@ async def test_an_event_that_cannot_be_read_hides_no_other(store: Store) -> None
     event_id, broken = await held.hold(), "f" * 32
     await store.commit(Change(put={HELD + broken: b'{"id": 5}', HELD + "0" * 32: b"\xff"}))
     assert [item.id for item in await held.events.list_held()] == [event_id]
+    assert [item.id for item in await held.events.list_held(limit=1)] == [event_id]
     with pytest.raises(OperationRefused) as refused:
         await held.events.release(CALLER, broken, "breach")
     assert refused.value.refusal is Refusal.UNAVAILABLE
