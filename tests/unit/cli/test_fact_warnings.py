@@ -281,3 +281,38 @@ def test_rules_on_the_same_facts_are_duplicates_and_shadowed(
         for finding in checked(tmp_path, capsys, "---\n".join((twice, deny, DOCUMENTS.replace(SPEC, more))))
     ]
     assert sorted(kinds) == ["duplicate", "shadowed", "shadowed"]
+
+
+SIGNALS = """---
+apiVersion: zta.dev/v1
+kind: SignalSource
+metadata: {name: idp, namespace: default}
+spec: {issuer: https://a.example, subjects: {device: {inventory: fleet}}}
+"""
+ON_SIGNALS = [
+    ("when: [{key: zta.signals.risk, values: [LOW]}]", "no SignalSource reports the risk of callers"),
+    ("condition: 'signals.assurance == \"a/1\"'", "no SignalSource reports the assurance of callers"),
+    ("require: {device: {signaledRisk: true}}", "no DeviceInventory of its workloads has the field `signaledRisk`"),
+]
+
+
+@pytest.mark.parametrize(("rule", "reason"), ON_SIGNALS)
+def test_a_rule_on_signals_needs_a_source_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str, reason: str
+) -> None:
+    documents = access(rule) + "---\n" + DOCUMENTS
+    [finding] = checked(tmp_path, capsys, documents)
+    assert (finding["kind"], reason in finding["message"]) == ("never_matches", True)
+    assert checked(tmp_path, capsys, documents + SIGNALS + "---" + TOKENS.partition("---")[0]) == []
+
+
+@pytest.mark.parametrize(("act", "warned"), [("", False), (", act: {risk-level-change: ignore}", True)])
+def test_a_model_that_vetoes_an_unknown_risk_needs_a_source_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], act: str, warned: bool
+) -> None:
+    users = "user: {signals: [{name: highRisk, points: -5, caps: DENY}]}"
+    rest = ", ".join(f"{name}: {{assume: 100}}" for name in ("device", "network", "behavior"))
+    model = MODEL + f"spec: {{components: {{{users}, {rest}}}}}\n"
+    source = SIGNALS.replace(", subjects: {device: {inventory: fleet}}}", act + "}")
+    warnings = checked(tmp_path, capsys, model + source + "---" + TOKENS.partition("---")[0])
+    assert ["nothing gives user.highRisk" in warning["message"] for warning in warnings] == ([True] if warned else [])
