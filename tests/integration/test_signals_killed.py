@@ -77,7 +77,7 @@ async def test_no_acknowledged_event_is_lost_and_none_counts_twice(tmp_path: Pat
     assert accepted == set(sets)
     store = await SqliteStore.open(str(path))
     await store.epoch()
-    _, revocations = await read_items(store, "revocation/")
+    _, revocations = await read_items(store, "view/revocation/")
     events = [read_event(event) for commit in await store.read_since(0) for event in commit.events]
     await store.close()
     recorded = [event.object.id for event in events if event.kind is EventKind.SIGNAL_ACCEPTED]
