@@ -62,11 +62,11 @@ class Process:
         """Whether `/readyz` says so, and its whole answer. (False, "") if nobody answers."""
         try:
             async with (
-                aiohttp.ClientSession() as session,
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as session,
                 session.get(f"http://127.0.0.1:{self.health}/readyz") as answer,
             ):
                 return answer.status == 200, await answer.text()
-        except OSError:
+        except (OSError, TimeoutError):
             return False, ""
 
     async def comes_to_be_ready(self, *, ready: bool = True, seconds: float = 45.0) -> str:

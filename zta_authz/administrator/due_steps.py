@@ -57,13 +57,16 @@ class DueSteps:
         }  # fmt: skip
 
     async def run(self) -> None:
-        """Do what is due until cancelled. Survives failures of the store."""
+        """Do what is due until cancelled. Survives failures of the store, and logs each once."""
+        failing = False
         while True:
             try:
                 more = await self.do_due()
+                failing = False
             except StoreError as error:
-                _LOG.warning("steps that are due have to wait: %s", error)
-                more = False
+                if not failing:
+                    _LOG.warning("steps that are due have to wait: %s", error)
+                more, failing = False, True
             await asyncio.sleep(0 if more else self._poll_seconds)
 
     async def do_due(self) -> bool:

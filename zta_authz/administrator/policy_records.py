@@ -47,7 +47,8 @@ class PolicyRecords:
         self._add(AccessEvent(EventKind.POLICIES_REFUSED, what, policy_digest=digest, detail=fields))
 
     async def run(self, store: Store) -> None:
-        """Commit what is to be recorded, until cancelled. Waits for a store that fails."""
+        """Commit what is to be recorded, until cancelled. Waits for a store that fails, and logs that once."""
+        failing = False
         while True:
             await self._news.wait()
             self._news.clear()
@@ -55,10 +56,13 @@ class PolicyRecords:
                 try:
                     await _commit(store, self._waiting[0])
                 except StoreError as error:
-                    _LOG.warning("a record of policies has to wait: %s", error)
+                    if not failing:
+                        _LOG.warning("a record of policies has to wait: %s", error)
+                    failing = True
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 self._waiting.popleft()
+                failing = False
 
     def _add(self, event: AccessEvent) -> None:
         self._waiting.append(event)

@@ -201,3 +201,25 @@ async def test_the_steps_go_on_after_a_failure_of_the_store(admin: Administrator
                 break
     running.cancel()
     assert isinstance((await asyncio.gather(running, return_exceptions=True))[0], asyncio.CancelledError)
+
+
+class Gone:
+    """A store that nobody reaches."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def head(self) -> None:
+        """Fail."""
+        self.asked += 1
+        raise StoreUnavailable("gone")
+
+
+async def test_a_long_failure_of_the_store_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    gone = Gone()
+    running = asyncio.create_task(DueSteps(cast("Store", gone), 0.001).run())
+    async with asyncio.timeout(10):
+        while gone.asked < 20:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.001)
+    running.cancel()
+    assert len(caplog.records) == 1
