@@ -190,7 +190,7 @@ ACCESS = (
         seen=lambda answer: answer.headers.get(REQUEST_ACCESS) == ENTITLEMENT,
     ),
     Row(
-        "asked for an hour, and a manager approved",
+        "asked, and a manager approved",
         "laptop",
         DATABASE,
         200,

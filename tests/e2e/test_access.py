@@ -63,7 +63,7 @@ def test_a_grant_is_asked_for_approved_used_ended_and_explained_by_the_logs(stac
     request = requested(stack, "dana")
     assert ask(stack, "dana").status == 403, "a request is no grant"
     scope = ("--scope", request["scope_sha256"])
-    with pytest.raises(ProcessError, match="not_an_approver"):
+    with pytest.raises(ProcessError, match="not_allowed"):
         access.zta_authz(stack, "dora", "access", "approve", request["id"], *scope)
     approved = access.zta_authz(stack, access.MANAGER, "access", "approve", request["id"], *scope)["item"]
     assert until(stack, "dana", 200) < 1.0

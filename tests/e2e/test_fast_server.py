@@ -34,7 +34,7 @@ def stack(
         yield started
 
 
-@pytest.mark.parametrize("row", STORY, ids=lambda row: row.what)
+@pytest.mark.parametrize("row", [row for row in STORY if row.before is None], ids=lambda row: row.what)
 def test_each_row_of_the_demo_has_the_expected_result(stack: Stack, row: Row) -> None:
     assert run_row(stack, row).faults == ()
 

@@ -65,7 +65,8 @@ async def pushed(export: FakeExport, times: int, interval: float = 0.01) -> Metr
 async def test_it_pushes_every_interval_and_once_at_the_end() -> None:
     export = FakeExport()
     push = await pushed(export, 3)
-    assert push.pushed == len(export.pushed) >= 4
+    assert len(export.pushed) >= 4
+    assert len(export.pushed) - push.pushed in (0, 1)  # one that is in flight at the end is not counted
     assert export.pushed[0] == ["a"]
     assert push.failed == 0
 
