@@ -11,6 +11,9 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .SUFFIXES:
 
+# Tests start hundreds of Python processes. Without cached bytecode each of them compiles every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 ENVOY_VENV := .venv-envoy
 RELEASE_VENV := .venv-release
