@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from zta_authz.access.lifecycle import OperationRefused, Refusal
 from zta_authz.administrator.access_items import check_text, is_same_person, subject_items
+from zta_authz.model.access import LEAST_GRANT
 from zta_authz.policy.cel.pattern import matches_whole
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from zta_authz.administrator.view_items import SubjectItem
     from zta_authz.policy.entitlements import CompiledEntitlement
 
-LEAST_SECONDS: Final = 60.0
 LATEST_START_SECONDS: Final = 30 * 86400.0
 
 
@@ -47,8 +47,8 @@ def check_asked(
     longest = terms.max_duration
     if emergency and terms.break_glass is not None:
         longest = min(longest, terms.break_glass.max_duration)
-    if not LEAST_SECONDS <= duration <= longest:
-        message = f"the duration has to be from {LEAST_SECONDS:.0f} to {longest:.0f} seconds"
+    if not LEAST_GRANT <= duration <= longest:
+        message = f"the duration has to be from {LEAST_GRANT:.0f} to {longest:.0f} seconds"
         raise OperationRefused(Refusal.TOO_LONG, message)
     return entitlement
 
@@ -87,8 +87,9 @@ def shortened(duration: float, longest: float) -> float:
     """Return the duration that an approver chose (0: `longest`)."""
     if duration == 0:
         return longest
-    if not LEAST_SECONDS <= duration <= longest:
-        message = f"an approver may shorten the {longest:.0f} seconds that were asked for, and not lengthen them"
+    if not LEAST_GRANT <= duration <= longest:
+        message = f"an approver may shorten the {longest:.0f} seconds that were asked for to {LEAST_GRANT:.0f} at least"
+        message = f"{message}, and not lengthen them"
         raise OperationRefused(Refusal.TOO_LONG, message)
     return duration
 

@@ -102,11 +102,14 @@ def _remedy_fields(decision: Decision) -> dict[str, Any] | None:
         "maxAge": remedy.max_age,
         "login": remedy.login or None,
         "trustComponents": list(remedy.components),
+        "entitlement": remedy.entitlement or None,
         "disclosed": remedy.disclosed,
     }
 
 
 def _remedy_text(remedy: Remedy) -> str:
+    if remedy.entitlement:
+        return f"grant_required, naming {remedy.entitlement}: ask with `zta-authz access request {remedy.entitlement}`"
     if remedy.components:
         disclosed = ", ".join(remedy.components) if remedy.disclosed else "no component"
         return f"trust_too_low, naming {disclosed}"

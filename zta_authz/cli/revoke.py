@@ -57,6 +57,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Revoke or list. Raises `FaultsError` without an answer."""
     if arguments.what == _LIST:
+        if any((arguments.value, arguments.issuer, arguments.issued_before, arguments.until, arguments.reason)):
+            arguments.parser.error(
+                "`list` lists all revocations: it has no value and no --issuer, --issued-before, --until or --reason"
+            )
         return run_action(_list, arguments)
     if not arguments.value or not arguments.reason:
         arguments.parser.error("a revocation needs a value and --reason")
@@ -64,13 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(client: AdministratorClient, arguments: argparse.Namespace) -> int:
-    from datetime import UTC, datetime
+    from datetime import UTC, datetime, timedelta
 
     from zta_authz.cli.access_output import revocation_lines
 
     before = arguments.issued_before
-    if before == "now":
-        before = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    if before == "now":  # tokens have whole seconds: those of the second that has begun are refused too
+        before = (datetime.now(UTC) + timedelta(seconds=1)).isoformat(timespec="seconds").replace("+00:00", "Z")
     body = {
         "what": arguments.what,
         "value": arguments.value,

@@ -7,12 +7,15 @@ seconds since the epoch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zta_authz.model.documents import Position
+
+LEAST_GRANT: Final = 60.0
+"""The shortest grant that anybody can ask for, in seconds."""
 
 
 class Subject(NamedTuple):

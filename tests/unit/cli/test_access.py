@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -138,8 +139,10 @@ async def test_access_in_an_emergency_is_reviewed_by_somebody_else(terminal: Ter
 
 async def test_revocations_are_made_listed_and_lifted(terminal: Terminal) -> None:
     why = ("--issuer", "https://login.example", "--issued-before", "now", "--reason", "laptop stolen")
+    asked_at = datetime.now(UTC)
     item = (await terminal.json("", "revoke", "subject", "dana", *why))["item"]
     assert (item["what"], item["value"], item["before"] is None) == ("subject", "dana", False)
+    assert datetime.fromisoformat(item["before"]) > asked_at, "tokens of this second live on"
     _, out, _ = await terminal.run("", "revoke", "list")
     assert item["id"] in out
     assert "laptop stolen" in out
@@ -157,8 +160,14 @@ async def test_control_characters_of_others_do_not_reach_the_terminal(terminal: 
     assert "\u202e" not in out
 
 
-def test_a_revocation_without_a_reason_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("subject", "dana"), "--reason"), (("list", "dana"), "no value"), (("list", "--issuer", "x"), "no value")],
+)
+def test_a_revocation_without_a_reason_and_a_list_of_something_are_wrong_usage(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["revoke", "subject", "dana", "--address", "unix:/nonexistent"])
+        main(["revoke", *arguments, "--address", "unix:/nonexistent"])
     assert ended.value.code == 2
-    assert "--reason" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

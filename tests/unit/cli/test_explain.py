@@ -493,6 +493,7 @@ def test_the_challenge_that_the_caller_gets_is_shown(explain: Any, capsys: pytes
         "maxAge": 300,
         "login": "/login",
         "trustComponents": [],
+        "entitlement": None,
         "disclosed": False,
     }
     assert answer["nearest"][0]["failed"] == [
@@ -503,6 +504,29 @@ def test_the_challenge_that_the_caller_gets_is_shown(explain: Any, capsys: pytes
     assert "a Bearer challenge with acr_values phr, max_age 300; browsers are sent to /login" in text
     allowed = explain({"claims": {**ANN, "acr": "phr", "auth_time": int(NOW)}}, FRESH, arguments=tuple(AT))[1]
     assert (allowed["verdict"], allowed["remedy"]) == ("allow", None)
+
+
+ENTITLEMENT = {
+    "apiVersion": "zta.dev/v1",
+    "kind": "AccessEntitlement",
+    "metadata": {"name": "db", "namespace": "default"},
+    "spec": {
+        "who": [{"source": {"requestPrincipals": ["*"]}}],
+        "maxDuration": "1h",
+        "approvers": [{"from": [{"source": {"requestPrincipals": ["*"]}}]}],
+    },
+}
+
+
+def test_the_answer_names_the_entitlement_that_the_caller_can_ask_for(
+    explain: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guarded = {**FRESH, "spec": {"rules": [{"require": {"grant": "db"}}]}}
+    answer = explain({"claims": ANN}, ENTITLEMENT, guarded, arguments=tuple(AT))[1]
+    assert (answer["reason"], answer["remedy"]["entitlement"]) == ("grant_required", "default/db")
+    main(["explain", "--policies", "policies.yaml", "--request", "request.yaml", *AT])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "answer grant_required, naming default/db: ask with `zta-authz access request default/db`" in text
 
 
 MINTS = {

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Final
 
-from zta_authz.model.access import BreakGlass, EntitlementTerms, Grant, GrantDocument, Subject
+from zta_authz.model.access import LEAST_GRANT, BreakGlass, EntitlementTerms, Grant, GrantDocument, Subject
 from zta_authz.model.documents import Selector
 from zta_authz.model.spiffe import SpiffeId
 from zta_authz.policy.cel.pattern import pattern_fault
@@ -59,7 +59,7 @@ def read_access_entitlement(header: DocumentHeader, documents: DocumentSet, warn
     documents.entitlements.append(
         EntitlementSpec(
             EntitlementTerms(
-                duration(reader, spec, "maxDuration", _DAY, LONGEST_GRANT),
+                duration(reader, spec, "maxDuration", _DAY, LONGEST_GRANT, LEAST_GRANT),
                 duration(reader, spec, "pendingFor", _DAY, LONGEST_PENDING),
                 required,
                 pattern,
@@ -88,7 +88,7 @@ def read_access_grant(header: DocumentHeader, documents: DocumentSet, warnings: 
     reader.required(spec, "until", "AccessGrant.spec")
     start, until = moment(reader, spec, "from", 0.0), moment(reader, spec, "until", 0.0)
     optional_text(reader, spec, "reason")
-    if spec.get("from") is not None and start >= until:
+    if spec.get("from") is not None and start >= until > 0:
         reader.fault(spec.get("until") or spec, "the grant ends before it begins", "correct `from` or `until`")
     if name is None or subject is None:
         return
@@ -143,7 +143,7 @@ def _break_glass(header: DocumentHeader, node: Node) -> tuple[BreakGlass | None,
     if section is None or who is None:
         return None, None
     terms = BreakGlass(
-        duration(reader, section, "maxDuration", 1800.0, LONGEST_BREAK_GLASS),
+        duration(reader, section, "maxDuration", 1800.0, LONGEST_BREAK_GLASS, LEAST_GRANT),
         duration(reader, section, "reviewWithin", _DAY, LONGEST_PENDING),
     )
     return terms, _policy(header, read_sources(reader, who, "who"), _conditions(reader, section))

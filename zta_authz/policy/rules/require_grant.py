@@ -110,7 +110,11 @@ class GrantClause:
             return "a grant, but the entitlement's `who` or `to` does not match this request"
         if view is not None and view.is_stale(inputs.now):
             return "no grant that counts: the administrator has not been heard of for too long"
-        former = None if view is None else view.latest(self.entitlement.name, subjects)
+        formers = [*self.entitlement.document_grants(subjects)]
+        received = None if view is None else view.latest(self.entitlement.name, subjects)
+        if received is not None:
+            formers.append(received)
+        former = max(formers, key=lambda grant: grant.until, default=None)
         if former is not None and inputs.now < former.start < former.until:
             return f"a grant that begins in {former.start - inputs.now:.0f} s"
         if former is not None:

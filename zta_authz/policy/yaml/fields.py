@@ -109,6 +109,8 @@ class Reader:
         elif isinstance(node, Scalar) and node.kind != "string" and expected == "a string":
             message = f"{label} has the {node.kind} `{_shown(node.value)}` where a string is expected"
             self.fault(node, message, f'write it in quotes: "{_shown(node.value)}"')
+        elif isinstance(node, Scalar) and node.kind == "boolean":
+            self.fault(node, f"{label} is `{_shown(node.value)}` where {expected} is expected", f"write {expected}")
         else:
             self.fault(node, f"{label} is {with_article(node.kind)} where {expected} is expected", f"write {expected}")
 

@@ -79,16 +79,20 @@ def header_name(reader: Reader, node: Mapping, field: str) -> str:
     return "" if value is None else read_changed_header(reader, value, field) or ""
 
 
-def duration(reader: Reader, node: Mapping, field: str, default: float, longest: float = 3600.0) -> float:
-    """A duration as Kubernetes writes it (`5s`, `1m30s`, `250ms`), in seconds: from 1 ms to `longest`."""
+def duration(
+    reader: Reader, node: Mapping, field: str, default: float, longest: float = 3600.0, least: float = 0.001
+) -> float:
+    """A duration as Kubernetes writes it (`5s`, `1m30s`, `250ms`), in seconds: from `least` to `longest`."""
     value = node.get(field)
     text = None if value is None else reader.string(value, field)
     if value is None or text is None:
         return default
     seconds = duration_of(text)
-    if seconds is None or not 0.001 <= seconds <= longest:
+    if seconds is None or not least <= seconds <= longest:
         most = f"{longest / 3600:.0f}h" if longest >= _UNITS["h"] else f"{longest / 60:.0f}m"
-        reader.fault(value, f"`{field}` is `{text}`, not a duration from 1ms to {most}", "write it like `5s`")
+        least_text, example = ("1ms", "5s") if least < _UNITS["m"] else (f"{least / 60:.0f}m", "1h30m")
+        message = f"`{field}` is `{text[:80]}`, not a duration from {least_text} to {most}"
+        reader.fault(value, message, f"write it like `{example}`")
         return default
     return seconds
 
@@ -124,7 +128,8 @@ def whole_number(reader: Reader, node: Mapping, field: str, default: int, least:
         return default
     number = integer(value)
     if number is None or not least <= number <= most:
-        reader.fault(value, f"`{field}` is not a whole number from {least} to {most}", "write it without quotes")
+        hint = "write it without quotes" if number is None else f"write a number from {least} to {most}"
+        reader.fault(value, f"`{field}` is not a whole number from {least} to {most}", hint)
         return default
     return number
 

@@ -134,7 +134,7 @@ _NAME = "is not a header name; use letters, digits and `-`"
         ),
         (
             "forwardOriginalToken: yes",
-            "5:25: `forwardOriginalToken` is a boolean where `true` or `false` is expected; write `true` or `false`",
+            "5:25: `forwardOriginalToken` is `yes` where `true` or `false` is expected; write `true` or `false`",
         ),
         ("presence: MANDATORY", "5:13: unknown `presence` `MANDATORY`; write `REQUIRED` or `OPTIONAL`"),
         (

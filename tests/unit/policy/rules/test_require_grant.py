@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,6 +46,16 @@ spec:
   - name: just-in-time
     to: [{operation: {hosts: [payments-db, other]}}]
     require: {grant: payments-db}
+"""
+GRANT_DOCUMENT = """
+apiVersion: zta.dev/v1
+kind: AccessGrant
+metadata: {name: ann, namespace: default}
+spec:
+  entitlement: payments-db
+  subject: {issuer: https://login.example, subject: ann}
+  from: 2027-01-01T00:00:00Z
+  until: 2027-02-01T00:00:00Z
 """
 QUERY = request("GET", "/query", host="payments-db")
 
@@ -175,21 +186,18 @@ def test_grants_of_a_view_that_is_too_old_do_not_count() -> None:
 
 def test_without_an_administrator_only_documents_grant() -> None:
     assert decided(NO_FACTS).reason is Reason.GRANT_REQUIRED
-    document = """
-apiVersion: zta.dev/v1
-kind: AccessGrant
-metadata: {name: ann, namespace: default}
-spec:
-  entitlement: payments-db
-  subject: {issuer: https://login.example, subject: ann}
-  from: 2027-01-01T00:00:00Z
-  until: 2027-02-01T00:00:00Z
-"""
-    compiled = snapshot(ENTITLEMENT, document)
+    compiled = snapshot(ENTITLEMENT, GRANT_DOCUMENT)
     january = 1_799_000_000.0
     assert decided(NO_FACTS, now=january, compiled=compiled).allowed
     assert decided(NO_FACTS, caller("bob"), now=january, compiled=compiled).reason is Reason.GRANT_REQUIRED
     assert not decided(NO_FACTS, now=january + 40 * 86400, compiled=compiled).allowed
+
+
+def test_a_time_of_a_grant_that_can_not_be_read_is_one_fault() -> None:
+    document = GRANT_DOCUMENT.replace("2027-02-01T00:00:00Z", "soon")
+    found = faults(ENTITLEMENT, document)
+    assert len(found) == 1, found
+    assert "`until` is not a time" in found[0]
 
 
 def test_the_denial_names_what_to_ask_for() -> None:
@@ -255,6 +263,17 @@ def test_explain_says_which_grant_there_is_or_was(facts: FactViews, text: str) -
     assert clause.expected == "an active grant of `default/payments-db`"
 
 
+@pytest.mark.parametrize(
+    ("now", "text"),
+    [("2027-02-01T00:03:00+00:00", "ended 180 s ago"), ("2026-12-31T23:59:30+00:00", "begins in 30 s")],
+)
+def test_explain_says_when_a_grant_of_a_document_counted(now: str, text: str) -> None:
+    rules = snapshot(ENTITLEMENT, GRANT_DOCUMENT).table.default_view.allow.rules
+    clause = next(clause for clause in rules[0].clauses if isinstance(clause, GrantClause))
+    at = datetime.fromisoformat(now).timestamp()
+    assert text in clause.actual(Inputs(QUERY, caller(), STRICT, at, None, FactOpener(views=NO_FACTS)))
+
+
 def test_the_slot_publishes_grants_beside_other_views() -> None:
     slot = FactSlot()
     slot.replace_grants(Grants())
@@ -276,6 +295,9 @@ def test_the_slot_publishes_grants_beside_other_views() -> None:
         ("maxDuration: 4h", "maxDuration: 4h\n  reason: {pattern: '(a+'}", "`reason.pattern`: invalid regular"),
         ("maxDuration: 4h", "maxDuration: 4h\n  reason: {pattern: '(a{30}){30}'}", "`reason.pattern`: it repeats too"),
         ("maxDuration: 4h", "maxDuration: 4000h", "not a duration"),
+        ("maxDuration: 4h", "maxDuration: 59s", "`59s`, not a duration from 1m to 2160h; write it like `1h30m`"),
+        ("maxDuration: 4h", "maxDuration: 4h\n  maxOpen: 0", "from 1 to 1000; write a number from 1 to 1000"),
+        ("maxDuration: 4h", "maxDuration: 4h\n  maxOpen: '5'", "from 1 to 1000; write it without quotes"),
     ],
 )
 def test_a_wrong_document_is_refused_with_its_place(old: str, new: str, fault: str) -> None:
